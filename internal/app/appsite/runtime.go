@@ -1,0 +1,76 @@
+// Package appsite is the site half of apps: it keeps each app of the site's section running at the
+// release it should, through the runtimes that cmd hands in.
+//
+// It implements site.Module and owns the life of every release at the site: content, unpacking, starting
+// the new beside the old, switching the gateway, draining, and returning to the last good one. Runtimes
+// only run one instance. It must not be imported but by cmd and by runtimes.
+package appsite
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/skerry-dev/skerry/internal/app"
+	"github.com/skerry-dev/skerry/internal/fleet"
+)
+
+// Runtime runs instances of one kind of bundle.
+type Runtime interface {
+	// Name is the runtime's name in bundles, such as "process".
+	Name() string
+	// Recover ends whatever an earlier life of this agent left running. It is called once, before Start.
+	Recover(ctx context.Context) error
+	// Start begins one instance and returns before it is ready. ctx bounds the call, not the instance.
+	// An error means that the instance cannot run as declared and a retry would not help.
+	Start(ctx context.Context, spec Spec) (Instance, error)
+}
+
+// Spec is one instance to run.
+type Spec struct {
+	App     fleet.AppKey
+	Release string
+	// ID names the instance at this site, unique over its life, safe as a file name.
+	ID string
+	// Dir holds the bundle's files, verified and read-only. Scratch is the instance's own, empty, removed
+	// by the caller after Stop.
+	Dir     string
+	Scratch string
+	// DataDirs are the directories that outlive releases, by name. They exist; the runtime gives them to
+	// the user that it runs the instance as.
+	DataDirs map[string]string
+	Config   app.BundleConfig
+	// Env is the whole declared environment, without PORT and what the runtime itself adds.
+	Env map[string]string
+	// AllowRoot permits running as the agent's own user when that is root.
+	AllowRoot bool
+	// Stdout and Stderr take what the program prints. Writes never fail and never block for long.
+	Stdout io.Writer
+	Stderr io.Writer
+}
+
+// Instance is one running instance. The runtime restarts it as its kind requires until Stop. All methods
+// are safe for concurrent use.
+type Instance interface {
+	// Status returns where the instance stands now.
+	Status() Status
+	// Changes yields a value after Status changed. It is never closed; a reader that is late sees one.
+	Changes() <-chan struct{}
+	// Stop ends the instance, gracefully first, and returns when nothing of it runs any more. When ctx
+	// ends it is killed. It may be called more than once.
+	Stop(ctx context.Context) error
+}
+
+// Status is a snapshot of an instance.
+type Status struct {
+	// Phase is PhaseStarting, PhaseRunning, PhaseBackOff or PhaseFailed.
+	Phase   fleet.Phase
+	Message string
+	// Since is when Phase began, by the monotonic clock of this process.
+	Since    time.Time
+	Restarts int
+	// Target is the URL at which a ready instance answers, as in site.Route.
+	Target string
+	// Conditions are standing remarks, by reason.
+	Conditions map[string]string
+}

@@ -1,0 +1,89 @@
+package wire
+
+import (
+	"encoding/binary"
+
+	"github.com/skerry-dev/skerry/internal/fleet"
+)
+
+// Paths of the hub's port that sites use. They are fixed within a protocol version.
+const (
+	PathEnroll   = "/enroll/v1/join"
+	PathRenew    = "/enroll/v1/renew"
+	PathBus      = "/bus/v1"
+	PathRegistry = "/v2/"
+)
+
+// EnrollRequest asks the hub for credentials: for the first time with a join token (PathEnroll), later
+// with the member's key alone (PathRenew).
+type EnrollRequest struct {
+	Protocol int `json:"protocol"`
+	// TokenID and TokenSecret are the parts of the join token; empty when renewing.
+	TokenID     string `json:"tokenID,omitempty"`
+	TokenSecret string `json:"tokenSecret,omitempty"`
+	// Site and Member name who renews; empty when joining.
+	Site   fleet.SiteName `json:"site,omitempty"`
+	Member fleet.MemberID `json:"member,omitempty"`
+	// PublicKey is the member's Ed25519 key, 32 bytes; SealKey its X25519 key, 32 bytes.
+	PublicKey []byte         `json:"publicKey"`
+	SealKey   []byte         `json:"sealKey,omitempty"`
+	Hardware  fleet.Hardware `json:"hardware"`
+	Version   string         `json:"version,omitempty"`
+	// Challenge is what the hub sent with its refusal to answer an unsigned request; Signature is made
+	// with the member's key over EnrollSigned.
+	Challenge []byte `json:"challenge,omitempty"`
+	Signature []byte `json:"signature,omitempty"`
+}
+
+// EnrollResponse carries a member's short-lived credentials.
+type EnrollResponse struct {
+	Protocol int            `json:"protocol"`
+	Site     fleet.SiteName `json:"site"`
+	Member   fleet.MemberID `json:"member"`
+	// Certificate is the client certificate chain in PEM, for the member's own key.
+	Certificate string `json:"certificate"`
+	// BusCredential is the NATS user JWT for the member's own key.
+	BusCredential string `json:"busCredential"`
+	// HubTime, NotBefore and Expires are the hub's own clock, in seconds since 1970. The member renews
+	// at two thirds of the time between NotBefore and Expires.
+	HubTime   int64 `json:"hubTime"`
+	NotBefore int64 `json:"notBefore"`
+	Expires   int64 `json:"expires"`
+	// CA is the hub's certificate authority in PEM.
+	CA string `json:"ca"`
+	// BusURLs are where the bus is reached; empty means PathBus of the hub's own port.
+	BusURLs []string `json:"busURLs,omitempty"`
+}
+
+// EnrollRefusal is the body of every answer that is not a success.
+type EnrollRefusal struct {
+	// Reason is one of the Refused constants; Message is for people.
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+	// Challenge, with RefusedChallenge, is to be signed and sent back.
+	Challenge []byte `json:"challenge,omitempty"`
+}
+
+// Reasons of a refusal.
+const (
+	RefusedChallenge = "ChallengeRequired" // sign the challenge and ask again
+	RefusedToken     = "TokenRefused"      // unknown, used, expired or foreign: get a new one
+	RefusedRevoked   = "Revoked"           // this member may not come back
+	RefusedUnknown   = "UnknownMember"     // the hub does not know this member: join with a new token
+	RefusedBusy      = "TooManyRequests"   // try again later
+	RefusedInvalid   = "InvalidRequest"
+)
+
+// EnrollSigned returns the bytes that EnrollRequest.Signature signs: a fixed label, then each part with
+// its length before it, so that no part can be exchanged on the way and fields added later by a newer
+// peer do not change what an older one verifies.
+func EnrollSigned(r EnrollRequest) []byte {
+	out := []byte("skerry enrollment v1\n")
+	for _, part := range [][]byte{
+		[]byte(r.TokenID), []byte(r.Site), []byte(r.Member), r.PublicKey, r.SealKey, r.Challenge,
+	} {
+		out = binary.BigEndian.AppendUint32(out, uint32(len(part)))
+		out = append(out, part...)
+	}
+	return out
+}

@@ -1,0 +1,123 @@
+package wire
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/skerry-dev/skerry/internal/fleet"
+)
+
+// Subjects start with the protocol's major version, then a class, then the site they belong to, so that
+// the rights of a site are a handful of prefixes:
+//
+//	skerry.v1.desired.<site>.<section>           stored; the hub writes, the site gets
+//	skerry.v1.hint.<site>                        the hub says "look at your manifest"
+//	skerry.v1.report.<site>.<member>             stored; the member writes its state document
+//	skerry.v1.call.<site>.<member>.<method>      the hub asks a member
+//	skerry.v1.stream.<site>.<member>.<id>        a member answers a call with more than one message
+const prefix = "skerry.v1."
+
+// Classes of subjects.
+const (
+	classDesired = prefix + "desired."
+	classHint    = prefix + "hint."
+	classReport  = prefix + "report."
+	classCall    = prefix + "call."
+	classStream  = prefix + "stream."
+)
+
+// ManifestSection is the section under which a site's manifest itself is stored.
+const ManifestSection = "manifest"
+
+// Patterns of all subjects of a class, for the hub.
+const (
+	AllDesired = classDesired + ">"
+	AllReports = classReport + ">"
+)
+
+// Stored returns the patterns of the subjects that keep their newest value, by the name of the stream
+// that holds them. Everything else is delivered to whoever listens and forgotten.
+func Stored() map[string]string {
+	return map[string]string{StreamDesired: AllDesired, StreamReports: AllReports}
+}
+
+// Names of the streams that hold stored subjects.
+const (
+	StreamDesired = "SKERRY_DESIRED"
+	StreamReports = "SKERRY_REPORTS"
+)
+
+// DesiredSubject is where the hub stores a section of a site; ManifestSection for the manifest.
+func DesiredSubject(site fleet.SiteName, section string) string {
+	return classDesired + string(site) + "." + section
+}
+
+// DesiredPattern matches everything the hub stores for a site.
+func DesiredPattern(site fleet.SiteName) string { return classDesired + string(site) + ".>" }
+
+// HintSubject is where the hub tells a site that its manifest changed.
+func HintSubject(site fleet.SiteName) string { return classHint + string(site) }
+
+// ReportSubject is where a member stores its state document.
+func ReportSubject(site fleet.SiteName, member fleet.MemberID) string {
+	return classReport + string(site) + "." + string(member)
+}
+
+// ReportPattern matches the reports of all members of a site.
+func ReportPattern(site fleet.SiteName) string { return classReport + string(site) + ".*" }
+
+// CallSubject is where a member answers calls of a method.
+func CallSubject(site fleet.SiteName, member fleet.MemberID, method string) string {
+	return classCall + string(site) + "." + string(member) + "." + method
+}
+
+// CallPattern matches all calls to a member.
+func CallPattern(site fleet.SiteName, member fleet.MemberID) string {
+	return classCall + string(site) + "." + string(member) + ".>"
+}
+
+// StreamSubject is where a member sends the parts of a long answer.
+func StreamSubject(site fleet.SiteName, member fleet.MemberID, id string) string {
+	return classStream + string(site) + "." + string(member) + "." + id
+}
+
+// StreamPattern matches all long answers of a member.
+func StreamPattern(site fleet.SiteName, member fleet.MemberID) string {
+	return classStream + string(site) + "." + string(member) + ".>"
+}
+
+// InboxPrefix is the prefix under which a member receives answers to its own requests. Nobody else may
+// listen below it.
+func InboxPrefix(site fleet.SiteName, member fleet.MemberID) string {
+	return "_INBOX." + string(site) + "." + string(member)
+}
+
+// ParseDesired is the inverse of DesiredSubject.
+func ParseDesired(subject string) (site fleet.SiteName, section string, err error) {
+	parts, err := cutSubject(classDesired, subject)
+	if err != nil {
+		return "", "", err
+	}
+	return fleet.SiteName(parts[0]), parts[1], nil
+}
+
+// ParseReport is the inverse of ReportSubject.
+func ParseReport(subject string) (site fleet.SiteName, member fleet.MemberID, err error) {
+	parts, err := cutSubject(classReport, subject)
+	if err != nil {
+		return "", "", err
+	}
+	return fleet.SiteName(parts[0]), fleet.MemberID(parts[1]), nil
+}
+
+// CallMethod returns the last token of a call's subject.
+func CallMethod(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }
+
+func cutSubject(class, subject string) ([]string, error) {
+	rest, ok := strings.CutPrefix(subject, class)
+	parts := strings.Split(rest, ".")
+	if !ok || len(parts) != 2 || parts[0] == "" || parts[1] == "" {
+		return nil, fmt.Errorf("subject %q: want %s<site>.<name>: %w", subject, class, ErrMessage)
+	}
+	return parts, nil
+}
