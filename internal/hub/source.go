@@ -1,0 +1,56 @@
+package hub
+
+import (
+	"context"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/skerry-dev/skerry/internal/fleet"
+)
+
+// Notifier turns changes that come from the bus into reconcile requests. Requests of the same object
+// merge while they wait, so it needs no bound beyond the number of objects. The zero value is not usable;
+// see NewNotifier.
+type Notifier struct {
+	mu    sync.Mutex
+	queue workqueue.TypedRateLimitingInterface[reconcile.Request]
+	early map[reconcile.Request]bool
+}
+
+// NewNotifier returns a Notifier that keeps requests until its source starts.
+func NewNotifier() *Notifier { return &Notifier{early: map[reconcile.Request]bool{}} }
+
+// Notify asks for the object to be reconciled. It never blocks.
+func (n *Notifier) Notify(key types.NamespacedName) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	req := reconcile.Request{NamespacedName: key}
+	if n.queue == nil {
+		n.early[req] = true
+		return
+	}
+	n.queue.Add(req)
+}
+
+// NotifySite asks for the Site of that name to be reconciled.
+func (n *Notifier) NotifySite(site fleet.SiteName) {
+	n.Notify(types.NamespacedName{Name: string(site)})
+}
+
+// Source is what a controller watches.
+func (n *Notifier) Source() source.Source {
+	return source.Func(func(_ context.Context, q workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.queue = q
+		for req := range n.early {
+			q.Add(req)
+		}
+		n.early = nil
+		return nil
+	})
+}
