@@ -197,3 +197,6 @@ func Answer(w http.ResponseWriter, status int, v any) {
 	// The caller has gone when this fails; there is nobody to tell.
 	_ = json.NewEncoder(w).Encode(v)
 }
+
+// TrailerError is the HTTP trailer that says why a streamed answer ended early; absent when it ended well.
+const TrailerError = "Skerry-Error"

@@ -19,6 +19,8 @@ type Notifier struct {
 	mu    sync.Mutex
 	queue workqueue.TypedRateLimitingInterface[reconcile.Request]
 	early map[reconcile.Request]bool
+	// forward, of a mapped source, replaces the queue.
+	forward func(types.NamespacedName)
 }
 
 // NewNotifier returns a Notifier that keeps requests until its source starts.
@@ -28,6 +30,10 @@ func NewNotifier() *Notifier { return &Notifier{early: map[reconcile.Request]boo
 func (n *Notifier) Notify(key types.NamespacedName) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.forward != nil {
+		n.forward(key)
+		return
+	}
 	req := reconcile.Request{NamespacedName: key}
 	if n.queue == nil {
 		n.early[req] = true
@@ -51,6 +57,20 @@ func (n *Notifier) Source() source.Source {
 			q.Add(req)
 		}
 		n.early = nil
+		return nil
+	})
+}
+
+// MappedSource is what a controller watches when an object's change concerns others, which fn names.
+func (n *Notifier) MappedSource(fn func(context.Context, types.NamespacedName) []reconcile.Request) source.Source {
+	return source.Func(func(ctx context.Context, q workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.forward = func(key types.NamespacedName) {
+			for _, req := range fn(ctx, key) {
+				q.Add(req)
+			}
+		}
 		return nil
 	})
 }
