@@ -1,7 +1,8 @@
 // Package telemetry sets up what a process says of itself: its log, its metrics, and the loopback port on
 // which both its health and its metrics are read.
 //
-// It belongs to the kernel: everything may import it; it imports client_golang and the standard library.
+// It belongs to the kernel: everything may import it; it imports client_golang, x/term and
+// the standard library.
 // It holds no state of its own; cmd makes one of each and hands them down.
 package telemetry
 
@@ -20,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/term"
 )
 
 // NewLogger returns a logger that writes to w: for people when w is a terminal, as JSON elsewhere, or as
@@ -41,8 +43,7 @@ func IsTerminal(w io.Writer) bool {
 	if !ok {
 		return false
 	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
+	return term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb"
 }
 
 // NewRegistry returns a registry that already counts what the Go runtime and the process use.
