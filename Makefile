@@ -38,8 +38,7 @@ bench: ## The figures of docs/benchmarks
 generate: ## CRDs, deep copies, references, import lists
 	cd api && $(GO) tool -modfile=../tools/go.mod controller-gen object paths=./...
 	cd api && $(GO) tool -modfile=../tools/go.mod controller-gen crd paths=./... output:crd:artifacts:config=../config/crd
-	$(GO) run ./cmd/skerry generate-docs docs/cli
-	$(GO) run ./tools/refdocs config/crd docs/reference
+	$(GO) run ./cmd/skerry generate-docs docs
 	$(GO) test ./test/arch -run TestImportLists -update
 
 verify: generate ## Generated files are as their sources say
