@@ -17,6 +17,8 @@ var (
 	ErrDisconnected = errors.New("bus is not connected")
 	// ErrTooLarge means that a message exceeds MaxMessage.
 	ErrTooLarge = errors.New("message too large")
+	// ErrForbidden means that the credential gives no right to this subject.
+	ErrForbidden = errors.New("no right to this subject")
 	// ErrClosed means that the Bus was closed by its owner.
 	ErrClosed = errors.New("bus is closed")
 )
@@ -47,10 +49,12 @@ type Bus interface {
 	// Request sends data and waits for the first answer; ErrNoResponder when nobody listens.
 	Request(ctx context.Context, subject string, data []byte) (Message, error)
 	// Subscribe calls fn for each message on subject, which may end in ">" or hold "*" tokens,
-	// until cancel is called. After cancel returned, fn is not called again. The subscription is in
-	// force at the server when Subscribe returns.
+	// until cancel is called. Cancel waits for a call that is under way, so fn must not call it; after
+	// it returned, fn is not called again. The subscription is in force at the server when Subscribe
+	// returns.
 	Subscribe(ctx context.Context, subject string, fn Handler) (cancel func(), err error)
-	// Get returns the newest value stored under subject, or ErrNotFound.
+	// Get returns the newest value stored under subject, or ErrNotFound. Get and Put of a subject that
+	// is not of a stored kind fail with ErrNoResponder.
 	Get(ctx context.Context, subject string) (Message, error)
 	// Put stores data as the newest value of subject and returns once it is on disk. When revision is
 	// not AnyRevision it must be that of the newest stored value (zero: none is stored), else

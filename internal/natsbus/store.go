@@ -1,0 +1,214 @@
+package natsbus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/skerry-dev/skerry/internal/wire"
+)
+
+// Store is wire.Store for a Client that has every right in its account, which is the hub's.
+type Store struct {
+	bus *Client
+	js  jetstream.JetStream
+}
+
+var _ wire.Store = (*Store)(nil)
+
+// NewStore returns the Store of the bus that c is connected to.
+func NewStore(c *Client) (*Store, error) {
+	js, err := jetstream.New(c.nc, jetstream.WithDefaultTimeout(apiTimeout))
+	if err != nil {
+		return nil, fmt.Errorf("bus: %w", err)
+	}
+	return &Store{bus: c, js: js}, nil
+}
+
+const (
+	// apiTimeout bounds a request to JetStream for a caller whose context has no end.
+	apiTimeout = 30 * time.Second
+	// watchBatch is how many values a watch holds at once.
+	watchBatch = 256
+	// consumerLife is after how long without its watch the server forgets a consumer.
+	consumerLife = time.Minute
+	// maxStoredHeaders is how much a stored message may grow by its headers.
+	maxStoredHeaders = 4 << 10
+)
+
+// EnsureStreams makes the streams of wire.Stored, or brings them to what they should be. Replicas is on
+// how many servers each is kept: 1 for the embedded server.
+func (s *Store) EnsureStreams(ctx context.Context, replicas int) error {
+	if err := s.bus.check(ctx, nil); err != nil {
+		return fmt.Errorf("make streams: %w", err)
+	}
+	for name, pattern := range wire.Stored() {
+		_, err := s.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+			Name:              name,
+			Subjects:          []string{pattern},
+			MaxMsgsPerSubject: 1, // the newest value only
+			MaxMsgSize:        wire.MaxMessage + maxStoredHeaders,
+			Storage:           jetstream.FileStorage,
+			Replicas:          replicas,
+			AllowDirect:       true,
+			// A full store refuses what is new: to drop what is old would take a site's manifest away.
+			Discard:    jetstream.DiscardNew,
+			DenyDelete: true,
+			// Nothing here relies on the server's memory of message ids.
+			Duplicates: time.Second,
+		})
+		if err != nil {
+			return fmt.Errorf("make stream %s: %w", name, s.bus.translate(err))
+		}
+	}
+	return nil
+}
+
+// Purge implements wire.Store.
+func (s *Store) Purge(ctx context.Context, pattern string) error {
+	err := s.bus.check(ctx, nil)
+	if err == nil {
+		err = s.purge(ctx, pattern)
+	}
+	if err != nil {
+		return fmt.Errorf("purge %s: %w", pattern, err)
+	}
+	return nil
+}
+
+func (s *Store) purge(ctx context.Context, pattern string) error {
+	name, ok := wire.StreamOf(pattern)
+	if !ok {
+		return wire.ErrNoResponder
+	}
+	within, done := s.bus.within(ctx, pattern)
+	defer done()
+	stream, err := s.js.Stream(within, name)
+	if err == nil {
+		err = stream.Purge(within, jetstream.WithPurgeSubject(pattern))
+	}
+	return s.bus.cause(within, err)
+}
+
+// Watch implements wire.Store. It ends with wire.ErrDisconnected when the link is lost; the next one
+// tells everything again.
+func (s *Store) Watch(ctx context.Context, pattern string, fn wire.Handler) error {
+	err := s.bus.check(ctx, nil)
+	if err == nil {
+		err = s.watch(ctx, pattern, fn)
+	}
+	return fmt.Errorf("watch %s: %w", pattern, err)
+}
+
+func (s *Store) watch(ctx context.Context, pattern string, fn wire.Handler) error {
+	name, ok := wire.StreamOf(pattern)
+	if !ok {
+		return wire.ErrNoResponder
+	}
+	within, done := s.bus.within(ctx, pattern)
+	defer done()
+	consumer, err := s.js.CreateConsumer(within, name, jetstream.ConsumerConfig{
+		FilterSubject:     pattern,
+		DeliverPolicy:     jetstream.DeliverLastPerSubjectPolicy,
+		AckPolicy:         jetstream.AckNonePolicy,
+		MemoryStorage:     true,
+		InactiveThreshold: consumerLife,
+	})
+	if err != nil {
+		return s.bus.cause(within, err)
+	}
+	defer s.forget(name, consumer)
+	w := &watcher{fn: fn}
+	if err := w.tellStored(within, consumer); err != nil {
+		return s.bus.cause(within, err)
+	}
+	fn(wire.Message{})
+	return s.bus.cause(within, w.tellNew(within, consumer))
+}
+
+// forget removes the consumer, which the server would do by itself later.
+func (s *Store) forget(stream string, consumer jetstream.Consumer) {
+	if !s.bus.nc.IsConnected() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := s.js.DeleteConsumer(ctx, stream, consumer.CachedInfo().Name); err != nil {
+		s.bus.log.Debug("remove consumer of a watch", "error", err)
+	}
+}
+
+// watcher passes on what a consumer delivers.
+type watcher struct {
+	fn   wire.Handler
+	next uint64 // the consumer's sequence that was told last
+}
+
+// errGap says that a message was lost on the way, which ends a watch: the next one tells everything.
+var errGap = errors.New("a message was lost on the way")
+
+// tellStored passes on what is stored now, until the server says that there is no more.
+func (w *watcher) tellStored(ctx context.Context, consumer jetstream.Consumer) error {
+	for {
+		batch, err := consumer.FetchNoWait(watchBatch)
+		if err != nil {
+			return err
+		}
+		n := 0
+		for more := true; more; {
+			var m jetstream.Msg
+			select {
+			case m, more = <-batch.Messages():
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			if !more {
+				break
+			}
+			n++
+			if err := w.tell(m); err != nil {
+				return err
+			}
+		}
+		if err := batch.Error(); err != nil {
+			return err
+		}
+		if n == 0 {
+			return nil
+		}
+	}
+}
+
+// tellNew passes on what comes, until ctx ends.
+func (w *watcher) tellNew(ctx context.Context, consumer jetstream.Consumer) error {
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(watchBatch))
+	if err != nil {
+		return err
+	}
+	defer messages.Stop()
+	for {
+		m, err := messages.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return err
+		}
+		if err := w.tell(m); err != nil {
+			return err
+		}
+	}
+}
+
+func (w *watcher) tell(m jetstream.Msg) error {
+	meta, err := m.Metadata()
+	if err != nil {
+		return err
+	}
+	w.next++
+	if meta.Sequence.Consumer != w.next {
+		return fmt.Errorf("got message %d of the watch, want %d: %w", meta.Sequence.Consumer, w.next, errGap)
+	}
+	w.fn(wire.Message{Subject: m.Subject(), Data: m.Data(), Revision: meta.Sequence.Stream})
+	return nil
+}
