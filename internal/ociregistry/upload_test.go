@@ -12,7 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/skerry-dev/skerry/internal/fleet"
 )
@@ -211,15 +213,24 @@ func TestMount(t *testing.T) {
 	s.t, forbidden = t, ""
 	s.want(http.StatusBadRequest, codeDigestInvalid, "POST", "/v2/team/hello/blobs/uploads/?mount=x&from=default/hello", nil)
 
-	// The real client mounts when it copies an image that it pulled from the same registry.
-	if err := remote.WriteIndex(s.ref("default/app:1"), testIndex(t)); err != nil {
-		t.Fatal(err)
-	}
-	pulled, err := remote.Index(s.ref("default/app:1"))
+	// The real client mounts a layer that it pulled from the same registry. One layer alone: the client
+	// races with itself when it mounts several.
+	layer, err := random.Layer(1000, types.OCILayer)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := remote.WriteIndex(s.ref("team/app:1"), pulled); err != nil {
+	if err := remote.WriteLayer(s.ref("default/app").Context(), layer); err != nil {
 		t.Fatal(err)
+	}
+	h, err := layer.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := s.ref("default/app@" + h.String())
+	if err := remote.WriteLayer(s.ref("team/app").Context(), &remote.MountableLayer{Layer: layer, Reference: source}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.ReadBlob("team/app", fleet.Digest(h.String()), 2000); err != nil {
+		t.Errorf("the mounted layer: %v", err)
 	}
 }
