@@ -79,7 +79,9 @@ func TestCollectRules(t *testing.T) {
 	}
 	stats := s.collect(Keep{
 		Live: []fleet.Digest{live},
-		Tag:  func(tag Tag) bool { return tag.Repository == "default/other" && tag.Digest == kept && !tag.Pushed.IsZero() },
+		Tag: func(tag Tag) bool {
+			return tag.Repository == "default/other" && tag.Digest == kept && !tag.Pushed.IsZero()
+		},
 	})
 	if stats.Tags != 2 || stats.Blobs != 9 || stats.Bytes < 4*70_000 {
 		t.Errorf("removed %+v, want two tags and the nine blobs of one index", stats)

@@ -125,7 +125,9 @@ func (s *server) want(status int, code, method, path string, body io.Reader, hea
 		s.t.Fatalf("%s %s: status %d, want %d: %s", method, path, got, status, text)
 	}
 	if code != "" {
-		var e struct{ Errors []struct{ Code, Message string } }
+		var e struct {
+			Errors []struct{ Code, Message string }
+		}
 		if err := json.Unmarshal([]byte(text), &e); err != nil || len(e.Errors) != 1 || e.Errors[0].Code != code || e.Errors[0].Message == "" {
 			s.t.Fatalf("%s %s: body %s, want one error of code %s", method, path, text, code)
 		}
