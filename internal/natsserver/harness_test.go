@@ -1,6 +1,7 @@
 package natsserver_test
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"encoding/json"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 
 	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/natsserver"
@@ -160,4 +162,22 @@ func (id identity) credential(t testing.TB, issue issueFunc, now time.Time) stri
 	credential, _, _, err := issue(id.site, id.member, id.public, time.Hour, now)
 	must(t, err)
 	return credential
+}
+
+// newIdentityFromSeed is the same in every process.
+func newIdentityFromSeed(t testing.TB, seed byte) identity {
+	t.Helper()
+	private := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, ed25519.SeedSize))
+	return identity{"shop-1", "m-1", private.Public().(ed25519.PublicKey), private}
+}
+
+func accountSeed(t testing.TB) (seed []byte, public string) {
+	t.Helper()
+	pair, err := nkeys.CreateAccount()
+	must(t, err)
+	public, err = pair.PublicKey()
+	must(t, err)
+	seed, err = pair.Seed()
+	must(t, err)
+	return seed, public
 }
