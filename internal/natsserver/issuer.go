@@ -129,6 +129,7 @@ func memberRights(site fleet.SiteName, member fleet.MemberID) jwt.Permissions {
 		Pub: jwt.Permission{Allow: jwt.StringList{
 			"$JS.API.DIRECT.GET." + wire.StreamDesired + "." + wire.DesiredPattern(site),
 			wire.ReportSubject(site, member),
+			wire.AliveSubject(site, member),
 			wire.StreamPattern(site, member),
 		}},
 		Sub: jwt.Permission{Allow: jwt.StringList{

@@ -64,3 +64,14 @@ func DecodeReport(data []byte) (Report, error) {
 	}
 	return r, nil
 }
+
+// AliveSeconds is how often a member says that it is there.
+const AliveSeconds = 10
+
+// Alive is what a member says on AliveSubject.
+type Alive struct {
+	// Sequence of the last report that the member stored; a hub that knows an older one missed it.
+	Sequence uint64 `json:"sequence"`
+	// Leaving says that the member stops now, in order.
+	Leaving bool `json:"leaving,omitempty"`
+}

@@ -12,6 +12,7 @@ import (
 //
 //	skerry.v1.desired.<site>.<section>           stored; the hub writes, the site gets
 //	skerry.v1.hint.<site>                        the hub says "look at your manifest"
+//	skerry.v1.alive.<site>.<member>              the member says that it is there, on a timer
 //	skerry.v1.report.<site>.<member>             stored; the member writes its state document
 //	skerry.v1.call.<site>.<member>.<method>      the hub asks a member
 //	skerry.v1.stream.<site>.<member>.<id>        a member answers a call with more than one message
@@ -21,6 +22,7 @@ const prefix = "skerry.v1."
 const (
 	classDesired = prefix + "desired."
 	classHint    = prefix + "hint."
+	classAlive   = prefix + "alive."
 	classReport  = prefix + "report."
 	classCall    = prefix + "call."
 	classStream  = prefix + "stream."
@@ -33,6 +35,7 @@ const ManifestSection = "manifest"
 const (
 	AllDesired = classDesired + ">"
 	AllReports = classReport + ">"
+	AllAlive   = classAlive + ">"
 )
 
 // Stored returns the patterns of the subjects that keep their newest value, by the name of the stream
@@ -55,8 +58,17 @@ func DesiredSubject(site fleet.SiteName, section string) string {
 // DesiredPattern matches everything the hub stores for a site.
 func DesiredPattern(site fleet.SiteName) string { return classDesired + string(site) + ".>" }
 
+// HubEpochSubject is where the hub keeps the name of its own memory's life. Its site part is no valid
+// SiteName, so that no site has a right to it.
+const HubEpochSubject = classDesired + "_hub.epoch"
+
 // HintSubject is where the hub tells a site that its manifest changed.
 func HintSubject(site fleet.SiteName) string { return classHint + string(site) }
+
+// AliveSubject is where a member says that it is there.
+func AliveSubject(site fleet.SiteName, member fleet.MemberID) string {
+	return classAlive + string(site) + "." + string(member)
+}
 
 // ReportSubject is where a member stores its state document.
 func ReportSubject(site fleet.SiteName, member fleet.MemberID) string {
@@ -104,6 +116,15 @@ func ParseDesired(subject string) (site fleet.SiteName, section string, err erro
 // ParseReport is the inverse of ReportSubject.
 func ParseReport(subject string) (site fleet.SiteName, member fleet.MemberID, err error) {
 	parts, err := cutSubject(classReport, subject)
+	if err != nil {
+		return "", "", err
+	}
+	return fleet.SiteName(parts[0]), fleet.MemberID(parts[1]), nil
+}
+
+// ParseAlive is the inverse of AliveSubject.
+func ParseAlive(subject string) (site fleet.SiteName, member fleet.MemberID, err error) {
+	parts, err := cutSubject(classAlive, subject)
 	if err != nil {
 		return "", "", err
 	}

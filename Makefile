@@ -1,0 +1,48 @@
+# Everything here needs Go, make and a C compiler (for the race detector), and installs nothing.
+# `make test` skips what the machine lacks and says so; .ci/run installs it and forbids skipping.
+
+GO ?= go
+TOOL = $(GO) tool -modfile=$(CURDIR)/tools/go.mod
+# Kubernetes is never compiled with -race: that alone would take longer than all tests.
+NORACE = ./internal/kube/... ./internal/kubetest/... ./cmd/... ./test/...
+RACE = $(shell $(GO) list ./... | grep -v -E '/(internal/kube|internal/kubetest|cmd|test)(/|$$)')
+
+.PHONY: help up quick test lint bench generate verify soak build
+
+help: ## Say what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+up: ## A hub, three sites and an app on this machine
+	$(GO) run ./cmd/skerry up
+
+build: ## Both programs, stripped, into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o bin/ ./cmd/skerry ./cmd/skerry-site
+
+quick: ## Unit tests without the race detector
+	$(GO) test -short ./internal/... ./cmd/... ./test/arch/...
+	cd api && GOWORK=off $(GO) test ./...
+
+test: ## All tests
+	cd api && GOWORK=off $(GO) vet ./... && GOWORK=off $(GO) test ./...
+	$(GO) test $(NORACE)
+	$(GO) test -race $(RACE)
+
+lint: ## gofmt, vet, staticcheck
+	@out=$$(git ls-files '*.go' | xargs gofmt -l); test -z "$$out" || { echo "not gofmt'ed:"; echo "$$out"; exit 1; }
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+
+bench: ## The figures of docs/benchmarks
+	$(GO) run ./test/bench
+
+generate: ## CRDs, deep copies, references, import lists
+	cd api && $(GO) tool -modfile=../tools/go.mod controller-gen object paths=./...
+	cd api && $(GO) tool -modfile=../tools/go.mod controller-gen crd paths=./... output:crd:artifacts:config=../config/crd
+	$(GO) run ./cmd/skerry generate-docs docs
+	$(GO) test ./test/arch -run TestImportLists -update
+
+verify: generate ## Generated files are as their sources say
+	@git diff --exit-code || { echo "run make generate and commit"; exit 1; }
+
+soak: ## Kill hub and sites at random while releases go out (SEEDS=n)
+	SKERRY_SOAK=$(or $(SEEDS),10) $(GO) test ./test/fault -count=1 -timeout=0 -v

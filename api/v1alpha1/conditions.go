@@ -1,0 +1,32 @@
+package v1alpha1
+
+// ConditionReady is on every kind. True: the object is as its spec says. False: the message says what a
+// person can do. Unknown: it is not known yet. Its observedGeneration says which spec it speaks of.
+const ConditionReady = "Ready"
+
+// Conditions that generic tools read (kstatus, Argo CD). They are present only while they hold.
+const (
+	// ConditionReconciling: the hub or a site still works on it and no person is needed.
+	ConditionReconciling = "Reconciling"
+	// ConditionStalled: nothing will change until somebody changes something.
+	ConditionStalled = "Stalled"
+)
+
+// Reasons of conditions.
+const (
+	ReasonReady           = "Ready"
+	ReasonProgressing     = "Progressing"
+	ReasonNoSites         = "NoSites"
+	ReasonBundleNotFound  = "BundleNotFound"
+	ReasonBundleInvalid   = "BundleInvalid"
+	ReasonNotGranted      = "NotGranted"
+	ReasonSitesFailing    = "SitesFailing"
+	ReasonSectionTooLarge = "SectionTooLarge"
+	ReasonConnected       = "Connected"
+	ReasonAway            = "Away"
+	ReasonNeverConnected  = "NeverConnected"
+	ReasonWiping          = "Wiping"
+	ReasonRevoked         = "Revoked"
+	ReasonRouteTaken      = "RouteTaken"
+	ReasonSelectorInvalid = "SelectorInvalid"
+)

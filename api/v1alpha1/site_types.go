@@ -1,0 +1,132 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Site is one place that runs apps on its own: a shop, a toll gate, a factory box. Its labels are what
+// apps, grants and rings select it by.
+//
+// Deleting a Site removes its apps from it when it can be told, and refuses it when it returns later.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,categories=skerry
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Link",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Zone",type=string,JSONPath=`.spec.zone`
+// +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.status.version`
+// +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.status.gateway`
+// +kubebuilder:printcolumn:name="Arch",type=string,priority=1,JSONPath=`.status.hardware.arch`
+// +kubebuilder:printcolumn:name="Host",type=string,priority=1,JSONPath=`.status.hardware.hostname`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')",message="the name of a site is at most 63 lower-case letters, digits and inner '-'"
+type Site struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// +kubebuilder:default={}
+	// +optional
+	Spec SiteSpec `json:"spec,omitempty"`
+	// +optional
+	Status SiteStatus `json:"status,omitempty"`
+}
+
+// SiteSpec is what a person says of a site.
+type SiteSpec struct {
+	// Description is for people.
+	// +kubebuilder:validation:MaxLength=1024
+	// +optional
+	Description string `json:"description,omitempty"`
+
+	// Zone is where the site is, such as a region or a street; apps read it as SKERRY_ZONE.
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	Zone string `json:"zone,omitempty"`
+
+	// RevokedMembers are the ids of members that may not connect any more. `skerry site revoke` adds them.
+	// A member is never taken off this list: a machine comes back with a new join token and a new id.
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=63
+	// +listType=set
+	// +optional
+	RevokedMembers []string `json:"revokedMembers,omitempty"`
+}
+
+// SiteStatus is what the hub knows of a site.
+type SiteStatus struct {
+	// ObservedGeneration is the generation of the spec that the status speaks of.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// Conditions: Ready is True while the site is connected; its reason is Connected, Away or
+	// NeverConnected.
+	// +listType=map
+	// +listMapKey=type
+	// +optional
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// Members are the machines that enrolled for this site.
+	// +listType=map
+	// +listMapKey=id
+	// +kubebuilder:validation:MaxItems=64
+	// +optional
+	Members []SiteMember `json:"members,omitempty"`
+
+	// Version of the agent that reports for this site.
+	// +optional
+	Version string `json:"version,omitempty"`
+
+	// Gateway is the URL at which the site answers callers.
+	// +optional
+	Gateway string `json:"gateway,omitempty"`
+
+	// Hardware of the member that reports.
+	// +optional
+	Hardware Hardware `json:"hardware,omitempty"`
+}
+
+// SiteMember is one machine of a site.
+type SiteMember struct {
+	// ID that the hub gave the member; never used again.
+	// +kubebuilder:validation:MaxLength=63
+	ID string `json:"id"`
+
+	// PublicKey is the member's own Ed25519 key (32 bytes); it is the member's identity.
+	// +kubebuilder:validation:MaxLength=64
+	PublicKey []byte `json:"publicKey"`
+
+	// SealKey is the member's X25519 key (32 bytes); secrets for this member are sealed to it.
+	// +kubebuilder:validation:MaxLength=64
+	// +optional
+	SealKey []byte `json:"sealKey,omitempty"`
+
+	// EnrolledAt is when the member joined, by the hub's clock.
+	// +optional
+	EnrolledAt metav1.Time `json:"enrolledAt,omitempty"`
+}
+
+// Hardware describes a machine.
+type Hardware struct {
+	// +optional
+	Hostname string `json:"hostname,omitempty"`
+	// +optional
+	OS string `json:"os,omitempty"`
+	// +optional
+	Arch string `json:"arch,omitempty"`
+	// +optional
+	Kernel string `json:"kernel,omitempty"`
+	// CPUs is the number of logical processors.
+	// +optional
+	CPUs int32 `json:"cpus,omitempty"`
+	// MemoryBytes is the size of the machine's memory.
+	// +optional
+	MemoryBytes int64 `json:"memoryBytes,omitempty"`
+}
+
+// SiteList is a list of sites.
+//
+// +kubebuilder:object:root=true
+type SiteList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Site `json:"items"`
+}

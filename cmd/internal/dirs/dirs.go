@@ -1,0 +1,148 @@
+// Package dirs decides where the programs keep their data, and lets one process at a time have it. Only the
+// programs below cmd import it.
+package dirs
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// Home is the environment variable that places everything, when no flag does.
+const Home = "SKERRY_HOME"
+
+// Data returns the data directory, absolute: flag, then SKERRY_HOME, then the XDG base directory
+// specification's data home.
+func Data(flag string) (string, error) {
+	dir := flag
+	if dir == "" {
+		dir = os.Getenv(Home)
+	}
+	if dir == "" {
+		base := os.Getenv("XDG_DATA_HOME")
+		if base == "" {
+			home, err := os.UserHomeDir()
+			if err != nil {
+				return "", fmt.Errorf("find a place for data: %w: name one with --data-dir", err)
+			}
+			base = filepath.Join(home, ".local", "share")
+		}
+		dir = filepath.Join(base, "skerry")
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("data directory %q: %w", dir, err)
+	}
+	return abs, nil
+}
+
+// ErrInUse means that another process has the data directory.
+var ErrInUse = errors.New("the data directory is in use by another process")
+
+// Lock makes dir (mode 0700) and takes it for this process under name; the lock ends with the process or
+// with release.
+func Lock(dir, name string) (release func(), err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make data directory: %w", err)
+	}
+	path := filepath.Join(dir, name+".lock")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		pid := make([]byte, 20)
+		n, _ := f.Read(pid)
+		_ = f.Close()
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		return nil, fmt.Errorf("%s: %w (process %s)", dir, ErrInUse, pid[:n])
+	}
+	if err := f.Truncate(0); err == nil {
+		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+// Holder returns the process that has dir under name, zero when none has.
+func Holder(dir, name string) int {
+	f, err := os.OpenFile(filepath.Join(dir, name+".lock"), os.O_RDWR, 0o600)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+		return 0
+	}
+	data := make([]byte, 20)
+	n, _ := f.Read(data)
+	pid, err := strconv.Atoi(string(data[:n]))
+	if err != nil {
+		return 0
+	}
+	return pid
+}
+
+// Ports remembers which port each listener of an installation got, so that the next start takes the same.
+type Ports struct {
+	path  string
+	ports map[string]int
+}
+
+// OpenPorts reads what was remembered in dir.
+func OpenPorts(dir string) *Ports {
+	p := &Ports{path: filepath.Join(dir, "ports.json"), ports: map[string]int{}}
+	if data, err := os.ReadFile(p.path); err == nil {
+		// A damaged file costs nothing but other ports.
+		_ = json.Unmarshal(data, &p.ports)
+	}
+	return p
+}
+
+// Listen listens on address, or on the port that name had before, or, when it is taken, on any free one of
+// the same host. An address that was given by a person is taken as it is: exact.
+func (p *Ports) Listen(name, address string, exact bool) (net.Listener, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, fmt.Errorf("address %q: %w", address, err)
+	}
+	tries := []string{address}
+	if !exact {
+		if port, ok := p.ports[name]; ok {
+			tries = []string{net.JoinHostPort(host, strconv.Itoa(port)), address}
+		}
+		tries = append(tries, net.JoinHostPort(host, "0"))
+	}
+	var all error
+	for _, try := range tries {
+		l, err := net.Listen("tcp", try)
+		if err != nil {
+			all = errors.Join(all, err)
+			continue
+		}
+		return l, p.remember(name, l)
+	}
+	return nil, fmt.Errorf("listen for %s: %w", name, all)
+}
+
+func (p *Ports) remember(name string, l net.Listener) error {
+	addr, ok := l.Addr().(*net.TCPAddr)
+	if !ok || p.ports[name] == addr.Port {
+		return nil
+	}
+	p.ports[name] = addr.Port
+	data, err := json.Marshal(p.ports)
+	if err != nil {
+		return fmt.Errorf("remember ports: %w", err)
+	}
+	if err := os.WriteFile(p.path, data, 0o600); err != nil {
+		return fmt.Errorf("remember ports: %w", err)
+	}
+	return nil
+}

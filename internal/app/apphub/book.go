@@ -1,0 +1,231 @@
+package apphub
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/skerry-dev/skerry/internal/app"
+	"github.com/skerry-dev/skerry/internal/fleet"
+	"github.com/skerry-dev/skerry/internal/hub"
+)
+
+// book is the decoded form of every site's section of apps, and the only way to change one. It holds
+// nothing that the desired state does not.
+type book struct {
+	desired *hub.Desired
+
+	mu    sync.RWMutex
+	sites map[fleet.SiteName]*page
+	// where lists the sites that were told of an app.
+	where map[fleet.AppKey]map[fleet.SiteName]bool
+}
+
+// page is one site's section. Its mutex is held while the section is written, so that two apps that
+// change at once do not lose each other's placement.
+type page struct {
+	mu    sync.Mutex
+	facts fleet.Facts
+	apps  map[fleet.AppKey]app.Placement
+}
+
+func newBook(d *hub.Desired) *book {
+	return &book{desired: d, sites: map[fleet.SiteName]*page{}, where: map[fleet.AppKey]map[fleet.SiteName]bool{}}
+}
+
+// load reads what a site was told by an earlier life of the hub.
+func (b *book) load(site fleet.SiteName) error {
+	body := b.desired.Section(site, app.SectionName)
+	if body == nil {
+		return nil
+	}
+	section, err := app.DecodeSection(body)
+	if err != nil {
+		return fmt.Errorf("site %s: %w", site, err)
+	}
+	p := b.page(site)
+	p.facts = section.Facts
+	for _, placement := range section.Apps {
+		p.apps[placement.App] = placement
+		b.note(site, placement.App, true)
+	}
+	return nil
+}
+
+func (b *book) page(site fleet.SiteName) *page {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p, ok := b.sites[site]
+	if !ok {
+		p = &page{apps: map[fleet.AppKey]app.Placement{}}
+		b.sites[site] = p
+	}
+	return p
+}
+
+func (b *book) note(site fleet.SiteName, key fleet.AppKey, told bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if told {
+		if b.where[key] == nil {
+			b.where[key] = map[fleet.SiteName]bool{}
+		}
+		b.where[key][site] = true
+		return
+	}
+	delete(b.where[key], site)
+	if len(b.where[key]) == 0 {
+		delete(b.where, key)
+	}
+}
+
+// told returns what site was told of an app; the zero Placement when nothing.
+func (b *book) told(site fleet.SiteName, key fleet.AppKey) app.Placement {
+	b.mu.RLock()
+	p, ok := b.sites[site]
+	b.mu.RUnlock()
+	if !ok {
+		return app.Placement{}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.apps[key]
+}
+
+// tell makes placement what the site of these facts runs of its app; nil takes the app away. The site's
+// other apps stay as they are. It does nothing when nothing changes.
+func (b *book) tell(ctx context.Context, facts fleet.Facts, key fleet.AppKey, placement *app.Placement) error {
+	p := b.page(facts.Name)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old, had := p.apps[key]
+	if placement == nil && !had {
+		return nil
+	}
+	section := app.Section{Facts: facts}
+	for k, other := range p.apps {
+		if k != key {
+			section.Apps = append(section.Apps, other)
+		}
+	}
+	if placement != nil {
+		section.Apps = append(section.Apps, *placement)
+	}
+	body, err := section.Encode()
+	if err != nil {
+		return fmt.Errorf("site %s: %w", facts.Name, err)
+	}
+	if err := b.desired.Set(ctx, facts.Name, app.SectionName, body); err != nil {
+		return err
+	}
+	p.facts = facts
+	if placement == nil {
+		delete(p.apps, key)
+	} else if old.Digest != placement.Digest || !had {
+		p.apps[key] = *placement
+	}
+	b.note(facts.Name, key, placement != nil)
+	return nil
+}
+
+// forget drops a site that is gone.
+func (b *book) forget(site fleet.SiteName) {
+	for _, key := range b.appsAt(site) {
+		b.note(site, key, false)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.sites, site)
+}
+
+// facts returns those that a site was last told.
+func (b *book) factsOf(site fleet.SiteName) fleet.Facts {
+	p := b.page(site)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	facts := p.facts
+	facts.Name = site
+	return facts
+}
+
+// sitesOf returns the sites that were told of an app, in order.
+func (b *book) sitesOf(key fleet.AppKey) []fleet.SiteName {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	out := make([]fleet.SiteName, 0, len(b.where[key]))
+	for site := range b.where[key] {
+		out = append(out, site)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// apps returns every app that some site was told of.
+func (b *book) apps() []fleet.AppKey {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	out := make([]fleet.AppKey, 0, len(b.where))
+	for key := range b.where {
+		out = append(out, key)
+	}
+	return out
+}
+
+func (b *book) appsAt(site fleet.SiteName) []fleet.AppKey {
+	b.mu.RLock()
+	p, ok := b.sites[site]
+	b.mu.RUnlock()
+	if !ok {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make([]fleet.AppKey, 0, len(p.apps))
+	for key := range p.apps {
+		out = append(out, key)
+	}
+	return out
+}
+
+func (b *book) bundlesAt(site fleet.SiteName) []app.Bundle {
+	b.mu.RLock()
+	p, ok := b.sites[site]
+	b.mu.RUnlock()
+	if !ok {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make([]app.Bundle, 0, len(p.apps))
+	for _, placement := range p.apps {
+		out = append(out, placement.Bundle)
+	}
+	return out
+}
+
+func (b *book) bundles() []app.Bundle {
+	b.mu.RLock()
+	sites := make([]fleet.SiteName, 0, len(b.sites))
+	for site := range b.sites {
+		sites = append(sites, site)
+	}
+	b.mu.RUnlock()
+	seen := map[app.Bundle]bool{}
+	var out []app.Bundle
+	for _, site := range sites {
+		for _, bundle := range b.bundlesAt(site) {
+			if !seen[bundle] {
+				seen[bundle] = true
+				out = append(out, bundle)
+			}
+		}
+	}
+	return out
+}
+
+func objectKey(key fleet.AppKey) types.NamespacedName {
+	return types.NamespacedName{Namespace: key.Namespace, Name: key.Name}
+}

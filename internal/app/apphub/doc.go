@@ -1,0 +1,103 @@
+// Package apphub is the hub half of apps: it freezes each App into a Release, places it on the sites that
+// it selects and is granted, tells them a few at a time, and says in App.status where it stands.
+//
+// It is the one writer of the section "apps" of every site. It keeps nothing but what it can read again:
+// which site was told which release stands in the desired state on the bus, what became of it in the
+// sites' reports. Only cmd imports it.
+package apphub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+
+	"github.com/skerry-dev/skerry/api/v1alpha1"
+	"github.com/skerry-dev/skerry/internal/app"
+	"github.com/skerry-dev/skerry/internal/app/appapi"
+	"github.com/skerry-dev/skerry/internal/fleet"
+	"github.com/skerry-dev/skerry/internal/hub"
+)
+
+// Errors that a Bundles returns.
+var (
+	// ErrBundleNotFound means that the registry has no such repository, tag or digest.
+	ErrBundleNotFound = errors.New("bundle not found")
+	// ErrBundleInvalid means that what the registry has is not a bundle that can be run.
+	ErrBundleInvalid = errors.New("bundle invalid")
+)
+
+// Bundles finds bundles in the hub's registry.
+type Bundles interface {
+	// Resolve returns the bundle that a tag or digest of a repository names.
+	Resolve(ctx context.Context, repository, reference string) (appapi.Resolved, error)
+	// OnPush registers fn to be called with each repository that something was pushed to. fn must not
+	// block. Only before the hub starts.
+	OnPush(fn func(repository string))
+}
+
+// Feature is the hub half of apps.
+type Feature struct {
+	bundles Bundles
+	host    *hub.Host
+	book    *book
+}
+
+// New returns the feature; bundles is the hub's registry.
+func New(bundles Bundles) *Feature { return &Feature{bundles: bundles} }
+
+// Name implements hub.Feature.
+func (f *Feature) Name() string { return "apps" }
+
+// Setup implements hub.Feature.
+func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
+	f.host = h
+	var sites v1alpha1.SiteList
+	if err := h.Manager.GetAPIReader().List(ctx, &sites); err != nil {
+		return fmt.Errorf("list sites: %w", err)
+	}
+	f.book = newBook(h.Desired)
+	for i := range sites.Items {
+		if err := f.book.load(fleet.SiteName(sites.Items[i].Name)); err != nil {
+			h.Log.Error("a stored section is damaged and will be written anew", "site", sites.Items[i].Name, "error", err)
+		}
+	}
+	changes := hub.NewNotifier()
+	for _, key := range f.book.apps() {
+		changes.Notify(objectKey(key))
+	}
+	h.Fleet.OnChange(func(site fleet.SiteName) {
+		for _, key := range f.book.appsAt(site) {
+			changes.Notify(objectKey(key))
+		}
+	})
+	h.OnSiteGone(func(_ context.Context, s *v1alpha1.Site) error {
+		f.book.forget(fleet.SiteName(s.Name))
+		return nil
+	})
+	byRepository := hub.NewNotifier()
+	f.bundles.OnPush(func(repository string) { byRepository.Notify(repositoryKey(repository)) })
+	f.registerViews(h)
+	r := &reconciler{host: h, bundles: f.bundles, book: f.book, written: map[fleet.AppKey]writeMark{}}
+	err := ctrl.NewControllerManagedBy(h.Manager).Named("app").
+		For(&v1alpha1.App{}).
+		Watches(&v1alpha1.Site{}, handler.EnqueueRequestsFromMapFunc(r.allApps)).
+		Watches(&v1alpha1.SiteGrant{}, handler.EnqueueRequestsFromMapFunc(r.allApps)).
+		WatchesRawSource(changes.Source()).
+		WatchesRawSource(byRepository.MappedSource(r.appsOfRepository)).
+		WithOptions(controller.Options{MaxConcurrentReconciles: 2}).
+		Complete(r)
+	if err != nil {
+		return fmt.Errorf("set up app controller: %w", err)
+	}
+	return nil
+}
+
+// SiteBundles returns the bundles that site is told to run: what it may fetch from the registry.
+func (f *Feature) SiteBundles(site fleet.SiteName) []app.Bundle { return f.book.bundlesAt(site) }
+
+// LiveBundles returns every bundle that some site is told to run.
+func (f *Feature) LiveBundles() []app.Bundle { return f.book.bundles() }

@@ -1,0 +1,275 @@
+package apphub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/skerry-dev/skerry/api/v1alpha1"
+	"github.com/skerry-dev/skerry/internal/app"
+	"github.com/skerry-dev/skerry/internal/app/appapi"
+	"github.com/skerry-dev/skerry/internal/fleet"
+	"github.com/skerry-dev/skerry/internal/hub"
+	"github.com/skerry-dev/skerry/internal/wire"
+)
+
+// reconciler brings one App to its sites, in the steps of Reconcile.
+//
+// It reads Apps, Sites, SiteGrants, the registry and what sites report. It writes Releases, the sites'
+// section of apps, and App.status.
+type reconciler struct {
+	host    *hub.Host
+	bundles Bundles
+	book    *book
+
+	mu      sync.Mutex
+	written map[fleet.AppKey]writeMark
+}
+
+// pass is what one reconcile of an App has found so far.
+type pass struct {
+	app     *v1alpha1.App
+	key     fleet.AppKey
+	release *v1alpha1.Release
+	// sites that the app selects and may use, by name; refused counts those that it may not use.
+	sites   map[fleet.SiteName]*v1alpha1.Site
+	refused int
+	targets map[fleet.SiteName]app.Placement
+	states  []app.SiteState
+}
+
+// problem stops a pass with something a person can act on.
+type problem struct {
+	reason, message string
+	// again is when to look once more; zero when only a change can help.
+	again time.Duration
+}
+
+// Error implements error.
+func (p *problem) Error() string { return p.reason + ": " + p.message }
+
+// bundlePoll is how often a missing bundle is looked for, beside being told of each push.
+const bundlePoll = 30 * time.Second
+
+// Reconcile implements reconcile.Reconciler.
+func (r *reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	key := fleet.AppKey{Namespace: req.Namespace, Name: req.Name}
+	var a v1alpha1.App
+	err := r.host.Client.Get(ctx, req.NamespacedName, &a)
+	if apierrors.IsNotFound(err) || err == nil && !a.DeletionTimestamp.IsZero() {
+		return ctrl.Result{}, r.withdraw(ctx, key)
+	}
+	if err != nil {
+		return ctrl.Result{}, fmt.Errorf("read app %s: %w", key, err)
+	}
+	p := &pass{app: &a, key: key}
+	var stop *problem
+	err = r.run(ctx, p)
+	if err != nil && !errors.As(err, &stop) {
+		return ctrl.Result{}, err
+	}
+	again, err := r.writeStatus(ctx, p, stop)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	if stop != nil && stop.again > 0 && (again == 0 || stop.again < again) {
+		again = stop.again
+	}
+	return ctrl.Result{RequeueAfter: again}, nil
+}
+
+func (r *reconciler) run(ctx context.Context, p *pass) error {
+	for _, step := range []func(context.Context, *pass) error{r.freeze, r.place, r.render, r.leave, r.tell} {
+		if err := step(ctx, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// withdraw takes an app that is gone from every site that was told of it.
+func (r *reconciler) withdraw(ctx context.Context, key fleet.AppKey) error {
+	for _, site := range r.book.sitesOf(key) {
+		if err := r.book.tell(ctx, r.book.factsOf(site), key, nil); err != nil {
+			return fmt.Errorf("withdraw app %s: %w", key, err)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.written, key)
+	return nil
+}
+
+// freeze resolves the bundle and makes the Release of the app as it is now.
+func (r *reconciler) freeze(ctx context.Context, p *pass) error {
+	repository, reference := appapi.Repository(p.app)
+	bundle, err := r.bundles.Resolve(ctx, repository, reference)
+	switch {
+	case errors.Is(err, ErrBundleNotFound):
+		return &problem{v1alpha1.ReasonBundleNotFound, fmt.Sprintf(
+			"source.bundle: the hub's registry has no %s in namespace %s: run `skerry push` first", p.app.Spec.Source.Bundle, p.app.Namespace), bundlePoll}
+	case errors.Is(err, ErrBundleInvalid):
+		return &problem{v1alpha1.ReasonBundleInvalid, "source.bundle: " + err.Error(), 0}
+	case err != nil:
+		return fmt.Errorf("app %s: resolve bundle: %w", p.key, err)
+	}
+	release, err := appapi.Freeze(p.app, bundle)
+	if err != nil {
+		return err
+	}
+	if err := controllerutil.SetControllerReference(p.app, release, r.host.Client.Scheme()); err != nil {
+		return fmt.Errorf("app %s: own release: %w", p.key, err)
+	}
+	p.release = release
+	var have v1alpha1.Release
+	err = r.host.Client.Get(ctx, client.ObjectKeyFromObject(release), &have)
+	if apierrors.IsNotFound(err) {
+		err = r.host.Client.Create(ctx, release)
+	}
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("app %s: make release %s: %w", p.key, release.Name, err)
+	}
+	return nil
+}
+
+// place finds the sites that the app selects and that its namespace may use.
+func (r *reconciler) place(ctx context.Context, p *pass) error {
+	selector, err := metav1.LabelSelectorAsSelector(&p.app.Spec.Placement.Sites)
+	if err != nil {
+		return &problem{v1alpha1.ReasonSelectorInvalid, "placement.sites: " + err.Error(), 0}
+	}
+	var sites v1alpha1.SiteList
+	var grants v1alpha1.SiteGrantList
+	err = errors.Join(r.host.Client.List(ctx, &sites), r.host.Client.List(ctx, &grants))
+	if err != nil {
+		return fmt.Errorf("app %s: list sites and grants: %w", p.key, err)
+	}
+	root := p.app.Spec.Process != nil && p.app.Spec.Process.AllowRoot
+	p.sites = map[fleet.SiteName]*v1alpha1.Site{}
+	for i := range sites.Items {
+		site := &sites.Items[i]
+		if !site.DeletionTimestamp.IsZero() || !selector.Matches(labels.Set(site.Labels)) {
+			continue
+		}
+		if !appapi.Granted(grants.Items, p.app.Namespace, p.release.Spec.Runtime, root, site) {
+			p.refused++
+			continue
+		}
+		p.sites[fleet.SiteName(site.Name)] = site
+	}
+	return nil
+}
+
+// render makes what each site should get in the end, and gathers what is known of each.
+func (r *reconciler) render(_ context.Context, p *pass) error {
+	p.targets = make(map[fleet.SiteName]app.Placement, len(p.sites))
+	p.states = make([]app.SiteState, 0, len(p.sites))
+	for name, site := range p.sites {
+		target, err := appapi.Render(p.release, appapi.Facts(site))
+		if err != nil {
+			return err
+		}
+		p.targets[name] = target
+		p.states = append(p.states, app.SiteState{
+			Site: name, Link: r.host.Fleet.Link(name), Target: target.Digest,
+			Told: r.book.told(name, p.key).Digest, Report: r.reportOf(name, p.key),
+		})
+	}
+	return nil
+}
+
+// leave takes the app from sites that it is no longer placed on.
+func (r *reconciler) leave(ctx context.Context, p *pass) error {
+	for _, site := range r.book.sitesOf(p.key) {
+		if _, placed := p.sites[site]; placed {
+			continue
+		}
+		if err := r.book.tell(ctx, r.book.factsOf(site), p.key, nil); err != nil {
+			return fmt.Errorf("app %s: %w", p.key, err)
+		}
+	}
+	return nil
+}
+
+// tell tells the sites whose turn it is, and every other site of changed facts.
+func (r *reconciler) tell(ctx context.Context, p *pass) error {
+	limit, err := appapi.MaxUnavailable(p.app.Spec.Update, len(p.states))
+	if err != nil {
+		return &problem{v1alpha1.ReasonSelectorInvalid, err.Error(), 0}
+	}
+	next := map[fleet.SiteName]bool{}
+	for _, name := range app.NextSites(p.states, limit) {
+		next[name] = true
+	}
+	for i := range p.states {
+		s := &p.states[i]
+		placement := r.book.told(s.Site, p.key)
+		if next[s.Site] {
+			placement = p.targets[s.Site]
+		}
+		if placement.Digest == "" {
+			continue
+		}
+		err := r.book.tell(ctx, appapi.Facts(p.sites[s.Site]), p.key, &placement)
+		if errors.Is(err, wire.ErrTooLarge) {
+			return &problem{v1alpha1.ReasonSectionTooLarge, fmt.Sprintf("site %s cannot be told of more apps: %v", s.Site, err), 0}
+		}
+		if err != nil {
+			return fmt.Errorf("app %s: %w", p.key, err)
+		}
+		s.Told = placement.Digest
+	}
+	return nil
+}
+
+func (r *reconciler) reportOf(site fleet.SiteName, key fleet.AppKey) *app.AppReport {
+	for _, a := range siteApps(r.host.Fleet, site) {
+		if a.App == key {
+			return &a
+		}
+	}
+	return nil
+}
+
+func (r *reconciler) allApps(ctx context.Context, _ client.Object) []reconcile.Request {
+	return r.appsWhere(ctx, func(*v1alpha1.App) bool { return true })
+}
+
+func (r *reconciler) appsOfRepository(ctx context.Context, key types.NamespacedName) []reconcile.Request {
+	return r.appsWhere(ctx, func(a *v1alpha1.App) bool {
+		repository, _ := appapi.Repository(a)
+		return repositoryKey(repository) == key
+	}, client.InNamespace(key.Namespace))
+}
+
+func (r *reconciler) appsWhere(ctx context.Context, want func(*v1alpha1.App) bool, opts ...client.ListOption) []reconcile.Request {
+	var apps v1alpha1.AppList
+	if err := r.host.Client.List(ctx, &apps, opts...); err != nil {
+		r.host.Log.Error("list apps", "error", err)
+		return nil
+	}
+	var out []reconcile.Request
+	for i := range apps.Items {
+		if want(&apps.Items[i]) {
+			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&apps.Items[i])})
+		}
+	}
+	return out
+}
+
+func repositoryKey(repository string) types.NamespacedName {
+	namespace, name, _ := strings.Cut(repository, "/")
+	return types.NamespacedName{Namespace: namespace, Name: name}
+}

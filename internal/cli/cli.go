@@ -1,0 +1,184 @@
+// Package cli is the command line of skerry: a file a verb, a package a noun.
+//
+// It imports the cores and leaves of features, the API types and client-go. What starts a hub or a site is
+// handed in by cmd, so that the command line can be tested without either. Commands return errors; only
+// Main prints them, as one sentence and, where there is one, a hint.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"github.com/skerry-dev/skerry/internal/cli/hubclient"
+)
+
+// Exit codes of the command.
+const (
+	ExitOK      = 0
+	ExitFailure = 1 // the command could not do what was asked
+	ExitUsage   = 2 // a flag or argument cannot be used
+)
+
+// Starters start what runs for long. Each returns when ctx ends or it failed.
+type Starters struct {
+	// Commands are whole commands that cmd makes, such as up, down, hub and site run.
+	Commands []*cobra.Command
+	// SiteCommands belong below "site".
+	SiteCommands []*cobra.Command
+}
+
+// hinted is an error with something the person can do.
+type hinted struct {
+	error
+	hint string
+}
+
+// Unwrap lets errors.Is and errors.As see through the hint.
+func (h hinted) Unwrap() error { return h.error }
+
+// Hint adds to err what the person can do; nil stays nil.
+func Hint(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return hinted{err, fmt.Sprintf(format, args...)}
+}
+
+// usageError marks an error as one of the person's own command line.
+type usageError struct{ error }
+
+// Unwrap lets errors.Is and errors.As see the cause.
+func (u usageError) Unwrap() error { return u.error }
+
+// Usage marks err as one of the person's own command line.
+func Usage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return usageError{err}
+}
+
+// Main runs root with the process' arguments and returns the exit code.
+func Main(ctx context.Context, root *cobra.Command, stderr io.Writer) int {
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return ExitOK
+	}
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return ExitFailure
+	}
+	fmt.Fprintf(stderr, "Error: %s\n", strings.TrimSpace(err.Error()))
+	var h hinted
+	if errors.As(err, &h) {
+		fmt.Fprintf(stderr, "Hint: %s\n", h.hint)
+	} else if errors.Is(err, hubclient.ErrNoHub) {
+		fmt.Fprintln(stderr, "Hint: is KUBECONFIG set as `skerry up` printed it, and does the hub run?")
+	}
+	var u usageError
+	if errors.As(err, &u) {
+		return ExitUsage
+	}
+	return ExitFailure
+}
+
+// New returns the root command.
+func New(version string, streams genericiooptions.IOStreams, s Starters) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "skerry",
+		Short: "Run a thousand small sites like one cluster",
+		Long: "Skerry runs apps at many small sites, keeps them running when the network is gone,\n" +
+			"and shows and steers all of it through Kubernetes objects.",
+		Example: "  skerry up                      # a hub, three sites and an app on this machine\n" +
+			"  skerry get sites               # like kubectl\n" +
+			"  skerry status app/hello        # where an app stands, site by site",
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetIn(streams.In)
+	root.SetOut(streams.Out)
+	root.SetErr(streams.ErrOut)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return Hint(Usage(err), "see `%s --help`", cmd.CommandPath())
+	})
+	flags := genericclioptions.NewConfigFlags(true)
+	g := &globals{flags: flags, streams: streams, version: version}
+	groups := []*cobra.Group{
+		{ID: groupStart, Title: "Start and stop:"},
+		{ID: groupApps, Title: "Apps:"},
+		{ID: groupFleet, Title: "The fleet:"},
+		{ID: groupObjects, Title: "Objects, as with kubectl:"},
+	}
+	root.AddGroup(groups...)
+	for _, c := range s.Commands {
+		c.GroupID = groupStart
+		root.AddCommand(c)
+	}
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			addConnectionFlags(c, flags)
+			root.AddCommand(c)
+		}
+	}
+	add(groupApps, newApp(g), newPush(g), newStatus(g), newLogs(g), newWhy(g), newRender(g))
+	add(groupFleet, newSite(g, s.SiteCommands))
+	add(groupObjects, objectCommands(g)...)
+	root.AddCommand(newVersion(g))
+	return root
+}
+
+// Groups of commands in the help text.
+const (
+	groupStart   = "start"
+	groupApps    = "apps"
+	groupFleet   = "fleet"
+	groupObjects = "objects"
+)
+
+// globals are what every command is given.
+type globals struct {
+	flags   *genericclioptions.ConfigFlags
+	streams genericiooptions.IOStreams
+	version string
+}
+
+// hub finds the hub of the Kubernetes API that the flags and KUBECONFIG name.
+func (g *globals) hub(ctx context.Context) (*hubclient.Client, error) {
+	config, err := g.flags.ToRESTConfig()
+	if err != nil {
+		return nil, Hint(fmt.Errorf("find the Kubernetes API: %w", err), "set KUBECONFIG as `skerry up` printed it")
+	}
+	return hubclient.New(ctx, config)
+}
+
+// namespace returns the one that the flags or the kubeconfig name.
+func (g *globals) namespace() (string, error) {
+	ns, _, err := g.flags.ToRawKubeConfigLoader().Namespace()
+	if err != nil {
+		return "", fmt.Errorf("read kubeconfig: %w", err)
+	}
+	return ns, nil
+}
+
+// addConnectionFlags adds the few of kubectl's flags that say which API is meant.
+func addConnectionFlags(c *cobra.Command, flags *genericclioptions.ConfigFlags) {
+	f := c.PersistentFlags()
+	f.StringVar(flags.KubeConfig, "kubeconfig", *flags.KubeConfig, "kubeconfig file (default: $KUBECONFIG, then ~/.kube/config)")
+	f.StringVar(flags.Context, "context", *flags.Context, "context of the kubeconfig to use")
+	f.StringVarP(flags.Namespace, "namespace", "n", *flags.Namespace, "namespace (default: that of the context)")
+}
+
+// colored reports whether out may be coloured: a terminal, and the person did not say NO_COLOR.
+func colored(out io.Writer) bool {
+	f, ok := out.(*os.File)
+	return ok && os.Getenv("NO_COLOR") == "" && isTerminal(f)
+}

@@ -1,0 +1,211 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/skerry-dev/skerry/api/v1alpha1"
+	"github.com/skerry-dev/skerry/internal/enroll"
+	"github.com/skerry-dev/skerry/internal/fleet"
+)
+
+func newSite(g *globals, more []*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use:     "site",
+		Short:   "Let machines join, list sites, cut them off",
+		Example: "  skerry site token shop-4 --label kind=shop\n  skerry site list\n  skerry site revoke shop-2",
+	}
+	c.AddCommand(newSiteToken(g), newSiteList(g), newSiteRevoke(g))
+	c.AddCommand(more...)
+	return c
+}
+
+func newSiteToken(g *globals) *cobra.Command {
+	var pairs []string
+	var ttl time.Duration
+	c := &cobra.Command{
+		Use:   "token NAME",
+		Short: "Make a join token for one machine",
+		Long: "Make a join token by which one machine may join as site NAME, once, and print it on one line.\n" +
+			"The Site object is made when there is none. A machine that joins an existing site replaces\n" +
+			"the one that was there.",
+		Example: "  skerry site token shop-4 --label kind=shop\n  skerry-site run --join \"$(skerry site token shop-4)\" --data-dir /var/lib/skerry",
+		Args:    exactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			labels, err := labelsOf(pairs)
+			if err != nil {
+				return err
+			}
+			name := fleet.SiteName(args[0])
+			if err := name.Validate(); err != nil {
+				return Usage(err)
+			}
+			if err := g.ensureSite(cmd.Context(), name, labels); err != nil {
+				return err
+			}
+			hub, err := g.hub(cmd.Context())
+			if err != nil {
+				return err
+			}
+			var answer enroll.TokenAnswer
+			path := strings.Replace(enroll.PathToken, "{site}", string(name), 1)
+			if err := hub.Post(cmd.Context(), path, enroll.TokenRequest{TTLSeconds: int(ttl.Seconds())}, &answer); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(g.streams.Out, answer.Token)
+			return err
+		},
+	}
+	c.Flags().StringArrayVarP(&pairs, "label", "l", nil, "label KEY=VALUE of the site; may be given again")
+	c.Flags().DurationVar(&ttl, "ttl", 30*time.Minute, "how long the token may be used")
+	return c
+}
+
+// ensureSite makes the Site or adds labels to the one that is there.
+func (g *globals) ensureSite(ctx context.Context, name fleet.SiteName, labels map[string]string) error {
+	c, err := g.objects()
+	if err != nil {
+		return err
+	}
+	var site v1alpha1.Site
+	err = c.Get(ctx, client.ObjectKey{Name: string(name)}, &site)
+	if apierrors.IsNotFound(err) {
+		site = v1alpha1.Site{ObjectMeta: metav1.ObjectMeta{Name: string(name), Labels: labels}}
+		err = c.Create(ctx, &site)
+		if err != nil {
+			return fmt.Errorf("make site %s: %w", name, err)
+		}
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read site %s: %w", name, err)
+	}
+	if len(labels) == 0 {
+		return nil
+	}
+	before := site.DeepCopy()
+	if site.Labels == nil {
+		site.Labels = map[string]string{}
+	}
+	for k, v := range labels {
+		site.Labels[k] = v
+	}
+	if err := c.Patch(ctx, &site, client.MergeFrom(before)); err != nil {
+		return fmt.Errorf("label site %s: %w", name, err)
+	}
+	return nil
+}
+
+func newSiteList(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:     "list",
+		Short:   "List sites with their link, members and address",
+		Example: "  skerry site list",
+		Args:    exactArgs(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := g.objects()
+			if err != nil {
+				return err
+			}
+			var sites v1alpha1.SiteList
+			if err := c.List(cmd.Context(), &sites); err != nil {
+				return fmt.Errorf("list sites: %w", err)
+			}
+			w := tabwriter.NewWriter(g.streams.Out, 0, 0, 3, ' ', 0)
+			fmt.Fprintln(w, "NAME\tLINK\tMEMBERS\tVERSION\tURL\tLABELS")
+			for i := range sites.Items {
+				s := &sites.Items[i]
+				link := "-"
+				if cond := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ConditionReady); cond != nil {
+					link = cond.Reason
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, link, members(s), orDash(s.Status.Version), orDash(s.Status.Gateway), metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: s.Labels}))
+			}
+			return w.Flush()
+		},
+	}
+}
+
+func members(s *v1alpha1.Site) string {
+	var out []string
+	for _, m := range s.Status.Members {
+		if revoked(s, m.ID) {
+			continue
+		}
+		out = append(out, m.ID)
+	}
+	return orDash(strings.Join(out, ","))
+}
+
+func revoked(s *v1alpha1.Site, id string) bool {
+	for _, r := range s.Spec.RevokedMembers {
+		if r == id {
+			return true
+		}
+	}
+	return false
+}
+
+func newSiteRevoke(g *globals) *cobra.Command {
+	var member string
+	c := &cobra.Command{
+		Use:   "revoke NAME",
+		Short: "Cut a site's machines off, for good",
+		Long: "Cut the machines of a site off: their credentials end at once and are never renewed. What runs\n" +
+			"there goes on running. A machine comes back only with a new token (`skerry site token NAME`).",
+		Example: "  skerry site revoke shop-2\n  skerry site revoke shop-2 --member m-7f3k",
+		Args:    exactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n, err := g.revoke(cmd.Context(), args[0], member)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(g.streams.Out, "site/%s: %d members revoked\n", args[0], n)
+			return err
+		},
+	}
+	c.Flags().StringVar(&member, "member", "", "only this member; default: all of them")
+	return c
+}
+
+func (g *globals) revoke(ctx context.Context, name, member string) (int, error) {
+	c, err := g.objects()
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	err = retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		n = 0
+		var site v1alpha1.Site
+		if err := c.Get(ctx, client.ObjectKey{Name: name}, &site); err != nil {
+			return fmt.Errorf("read site: %w", err)
+		}
+		for _, m := range site.Status.Members {
+			if (member == "" || m.ID == member) && !revoked(&site, m.ID) {
+				site.Spec.RevokedMembers = append(site.Spec.RevokedMembers, m.ID)
+				n++
+			}
+		}
+		if n == 0 {
+			return nil
+		}
+		return c.Update(ctx, &site)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("revoke members of site %s: %w", name, err)
+	}
+	if n == 0 && member != "" {
+		return 0, fmt.Errorf("site %s has no member %q that is not revoked yet", name, member)
+	}
+	return n, nil
+}

@@ -1,0 +1,229 @@
+package hub
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/skerry-dev/skerry/internal/fleet"
+	"github.com/skerry-dev/skerry/internal/wire"
+)
+
+// Desired is what every site is told: the one writer of manifests and sections. A section has one owner,
+// which alone calls Set for it.
+//
+// A section is stored before the manifest that names its digest, and the manifest before the hint. A hub
+// that dies in between leaves a manifest that still names the old body's digest; the owner's next Set
+// mends it, since it compares with the manifest.
+type Desired struct {
+	bus   wire.Bus
+	store wire.Store
+	log   *slog.Logger
+	epoch string
+
+	mu    sync.Mutex
+	sites map[fleet.SiteName]*desiredSite
+}
+
+type desiredSite struct {
+	mu       sync.Mutex
+	manifest wire.Manifest
+	revision uint64
+	sections map[string][]byte
+}
+
+// LoadDesired reads what was stored before and returns when all of it is known.
+func LoadDesired(ctx context.Context, bus wire.Bus, store wire.Store, log *slog.Logger) (*Desired, error) {
+	d := &Desired{bus: bus, store: store, log: log, sites: map[fleet.SiteName]*desiredSite{}}
+	if err := d.loadEpoch(ctx); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	caughtUp := false
+	err := store.Watch(ctx, wire.AllDesired, func(m wire.Message) {
+		if caughtUp {
+			return
+		}
+		if m.Subject == "" {
+			caughtUp = true
+			cancel()
+			return
+		}
+		d.load(m)
+	})
+	if !caughtUp {
+		return nil, fmt.Errorf("read the desired state of sites: %w", err)
+	}
+	return d, nil
+}
+
+func (d *Desired) loadEpoch(ctx context.Context) error {
+	m, err := d.bus.Get(ctx, wire.HubEpochSubject)
+	if errors.Is(err, wire.ErrNotFound) {
+		epoch := rand.Text()
+		if _, err = d.bus.Put(ctx, wire.HubEpochSubject, []byte(epoch), 0); err == nil {
+			d.epoch = epoch
+			return nil
+		}
+		if errors.Is(err, wire.ErrConflict) { // another hub was quicker
+			m, err = d.bus.Get(ctx, wire.HubEpochSubject)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("read the hub's epoch: %w", err)
+	}
+	d.epoch = string(m.Data)
+	return nil
+}
+
+func (d *Desired) load(m wire.Message) {
+	if m.Subject == wire.HubEpochSubject {
+		return
+	}
+	site, section, err := wire.ParseDesired(m.Subject)
+	if err != nil {
+		d.log.Warn("ignoring a stored subject", "subject", m.Subject, "error", err)
+		return
+	}
+	s := d.site(site)
+	if section != wire.ManifestSection {
+		s.sections[section] = m.Data
+		return
+	}
+	manifest, err := wire.DecodeManifest(m.Data)
+	if err != nil {
+		d.log.Error("stored manifest is damaged and will be written anew", "site", site, "error", err)
+		return
+	}
+	s.manifest, s.revision = manifest, m.Revision
+}
+
+func (d *Desired) site(name fleet.SiteName) *desiredSite {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s, ok := d.sites[name]
+	if !ok {
+		s = &desiredSite{sections: map[string][]byte{}}
+		d.sites[name] = s
+	}
+	return s
+}
+
+// Section returns the body that site is told under name; nil when there is none. It must not be changed.
+func (d *Desired) Section(site fleet.SiteName, name string) []byte {
+	s := d.site(site)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sections[name]
+}
+
+// Manifest returns what site is told now; its generation is zero when it was never told anything.
+func (d *Desired) Manifest(site fleet.SiteName) wire.Manifest {
+	s := d.site(site)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.manifest
+}
+
+// Set makes body the section of that name for site and tells the site; nil removes it. It does nothing
+// when the site is told the same already, and nothing to a site that is being wiped.
+func (d *Desired) Set(ctx context.Context, site fleet.SiteName, name string, body []byte) error {
+	s := d.site(site)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old, had := s.manifest.Sections[name]
+	current := s.manifest.HubEpoch == d.epoch
+	switch {
+	case s.manifest.Wipe:
+		return nil
+	case body == nil && !had && current:
+		return nil
+	case body != nil && had && current && old.Digest == fleet.DigestOf(body) && bytes.Equal(s.sections[name], body):
+		return nil
+	}
+	if body != nil {
+		if _, err := d.bus.Put(ctx, wire.DesiredSubject(site, name), body, wire.AnyRevision); err != nil {
+			return fmt.Errorf("site %s: store section %s: %w", site, name, err)
+		}
+	}
+	return d.write(ctx, site, s, func(m *wire.Manifest) {
+		if body == nil {
+			delete(m.Sections, name)
+			delete(s.sections, name)
+			return
+		}
+		m.Sections[name] = wire.SectionRef{Digest: fleet.DigestOf(body), Size: int64(len(body))}
+		s.sections[name] = body
+	})
+}
+
+// Wipe asks the site to remove everything and forget who it is. Set does nothing after it.
+func (d *Desired) Wipe(ctx context.Context, site fleet.SiteName) error {
+	s := d.site(site)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.manifest.Wipe {
+		return nil
+	}
+	return d.write(ctx, site, s, func(m *wire.Manifest) {
+		m.Wipe = true
+		clear(m.Sections)
+	})
+}
+
+// write stores the next generation of a site's manifest and hints at it. The caller holds s.mu.
+func (d *Desired) write(ctx context.Context, site fleet.SiteName, s *desiredSite, change func(*wire.Manifest)) error {
+	next := wire.Manifest{HubEpoch: d.epoch, Generation: s.manifest.Generation + 1, Wipe: s.manifest.Wipe, Sections: map[string]wire.SectionRef{}}
+	for name, ref := range s.manifest.Sections {
+		next.Sections[name] = ref
+	}
+	change(&next)
+	data, err := next.Encode()
+	if err != nil {
+		return fmt.Errorf("site %s: %w", site, err)
+	}
+	revision, err := d.bus.Put(ctx, wire.DesiredSubject(site, wire.ManifestSection), data, s.revision)
+	if errors.Is(err, wire.ErrConflict) {
+		d.reload(ctx, site, s)
+	}
+	if err != nil {
+		return fmt.Errorf("site %s: store manifest: %w", site, err)
+	}
+	s.manifest, s.revision = next, revision
+	// A lost hint costs time, not correctness: the site looks again by itself.
+	if err := d.bus.Publish(ctx, wire.HintSubject(site), nil); err != nil {
+		d.log.Debug("hint was not sent", "site", site, "error", err)
+	}
+	return nil
+}
+
+// reload takes what another hub wrote, so that the caller's next try starts from it.
+func (d *Desired) reload(ctx context.Context, site fleet.SiteName, s *desiredSite) {
+	m, err := d.bus.Get(ctx, wire.DesiredSubject(site, wire.ManifestSection))
+	if errors.Is(err, wire.ErrNotFound) {
+		s.manifest, s.revision = wire.Manifest{}, 0
+		return
+	}
+	if err != nil {
+		return
+	}
+	if manifest, err := wire.DecodeManifest(m.Data); err == nil {
+		s.manifest, s.revision = manifest, m.Revision
+	}
+}
+
+// Forget removes everything that is stored for site.
+func (d *Desired) Forget(ctx context.Context, site fleet.SiteName) error {
+	if err := d.store.Purge(ctx, wire.DesiredPattern(site)); err != nil {
+		return fmt.Errorf("site %s: forget desired state: %w", site, err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.sites, site)
+	return nil
+}

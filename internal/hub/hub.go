@@ -1,0 +1,178 @@
+package hub
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/skerry-dev/skerry/api/v1alpha1"
+	"github.com/skerry-dev/skerry/internal/wire"
+)
+
+// Options are what a hub is made of.
+type Options struct {
+	// Config reaches the Kubernetes API with the rights of the hub.
+	Config *rest.Config
+	// Bus and Store reach the sites.
+	Bus   wire.Bus
+	Store wire.Store
+	// Listener is the hub's one port; TLS what it presents. Client certificates are asked for, never
+	// demanded: each handler decides whom it lets in.
+	Listener net.Listener
+	TLS      *tls.Config
+	// URL and CA are published to people and sites.
+	URL string
+	CA  []byte
+	// Features in the order of their Setup.
+	Features []Feature
+	Log      *slog.Logger
+	Metrics  prometheus.Registerer
+	// Now is the hub's clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Bounds of requests on the hub's port. Uploads and follows last; they have no total limit.
+const (
+	readHeaderTimeout = 10 * time.Second
+	idleTimeout       = 2 * time.Minute
+	maxHeaderBytes    = 64 << 10
+	shutdownGrace     = 5 * time.Second
+)
+
+// Scheme returns a scheme that knows the built-in kinds and those of Skerry.
+func Scheme() (*runtime.Scheme, error) {
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		return nil, fmt.Errorf("make scheme: %w", err)
+	}
+	return scheme, nil
+}
+
+// Run installs the API types, starts everything in order and returns after ctx ended and all of it has
+// stopped. ready is called once, when sites and people are served.
+func Run(ctx context.Context, o Options, ready func()) error {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	ctrl.SetLogger(logr.FromSlogHandler(o.Log.Handler()))
+	if err := InstallTypes(ctx, o.Config); err != nil {
+		return err
+	}
+	host, err := newHost(ctx, o)
+	if err != nil {
+		return err
+	}
+	if err := setupSites(host); err != nil {
+		return err
+	}
+	for _, f := range o.Features {
+		if err := f.Setup(ctx, host); err != nil {
+			return fmt.Errorf("set up feature %s: %w", f.Name(), err)
+		}
+	}
+	if err := publish(ctx, o); err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler:           host.Public,
+		TLSConfig:         o.TLS,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(o.Log.With("component", "port").Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	if err := host.Manager.Add(runnable(func(ctx context.Context) error { return serve(ctx, server, o.Listener, ready) })); err != nil {
+		return fmt.Errorf("add the hub's port: %w", err)
+	}
+	if err := host.Manager.Start(ctx); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("run the hub: %w", err)
+	}
+	return nil
+}
+
+func newHost(ctx context.Context, o Options) (*Host, error) {
+	scheme, err := Scheme()
+	if err != nil {
+		return nil, err
+	}
+	skipNames := true
+	mgr, err := ctrl.NewManager(o.Config, ctrl.Options{
+		Scheme:  scheme,
+		Metrics: metricsserver.Options{BindAddress: "0"},
+		Logger:  logr.FromSlogHandler(o.Log.With("component", "manager").Handler()),
+		// Objects carry managed fields that nothing here reads and that are half their size.
+		Cache:                   cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Controller:              config.Controller{SkipNameValidation: &skipNames},
+		GracefulShutdownTimeout: new(shutdownGrace),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make manager: %w", err)
+	}
+	desired, err := LoadDesired(ctx, o.Bus, o.Store, o.Log.With("component", "desired"))
+	if err != nil {
+		return nil, err
+	}
+	people, err := NewPeople(o.Config, o.Log.With("component", "people"))
+	if err != nil {
+		return nil, err
+	}
+	fleet := NewFleet(o.Bus, o.Store, o.Log.With("component", "fleet"), o.Now)
+	for _, r := range []manager.Runnable{fleet, people} {
+		if err := mgr.Add(r); err != nil {
+			return nil, fmt.Errorf("add to manager: %w", err)
+		}
+	}
+	return &Host{
+		Manager: mgr, Client: mgr.GetClient(), Bus: o.Bus, Desired: desired, Fleet: fleet,
+		Caller: NewCaller(o.Bus, fleet), People: people, Public: http.NewServeMux(),
+		URL: o.URL, CA: o.CA, Log: o.Log, Metrics: o.Metrics, Now: o.Now,
+	}, nil
+}
+
+// runnable is a function that the manager runs on every hub, leader or not.
+type runnable func(context.Context) error
+
+// Start implements manager.Runnable.
+func (r runnable) Start(ctx context.Context) error { return r(ctx) }
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable.
+func (r runnable) NeedLeaderElection() bool { return false }
+
+func serve(ctx context.Context, server *http.Server, l net.Listener, ready func()) error {
+	done := make(chan error, 1)
+	go func() { done <- server.ServeTLS(l, "", "") }()
+	ready()
+	select {
+	case err := <-done:
+		return fmt.Errorf("serve the hub's port: %w", err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+	defer cancel()
+	if err := server.Shutdown(grace); err != nil {
+		// Follows and buses do not end by themselves.
+		err = server.Close()
+		if err != nil {
+			return fmt.Errorf("close the hub's port: %w", err)
+		}
+	}
+	<-done
+	return nil
+}

@@ -1,0 +1,124 @@
+package hub
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/skerry-dev/skerry/config"
+)
+
+// FieldManager is the name under which the hub applies objects of its own.
+const FieldManager = "skerry-hub"
+
+// installTimeout bounds the wait for new types to be served.
+const installTimeout = 30 * time.Second
+
+// InstallTypes applies the custom resource definitions that this hub was built with and returns when all
+// of them are served.
+func InstallTypes(ctx context.Context, config *rest.Config) error {
+	scheme := runtime.NewScheme()
+	if err := apiextensionsv1.AddToScheme(scheme); err != nil {
+		return fmt.Errorf("make scheme: %w", err)
+	}
+	c, err := client.New(config, client.Options{Scheme: scheme})
+	if err != nil {
+		return fmt.Errorf("client to install types: %w", err)
+	}
+	crds, err := typeDefinitions()
+	if err != nil {
+		return err
+	}
+	for _, crd := range crds {
+		if err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(crd), client.FieldOwner(FieldManager), client.ForceOwnership); err != nil {
+			return fmt.Errorf("install type %s: %w", crd.GetName(), err)
+		}
+	}
+	for _, crd := range crds {
+		err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, installTimeout, true, func(ctx context.Context) (bool, error) {
+			var got apiextensionsv1.CustomResourceDefinition
+			if err := c.Get(ctx, client.ObjectKey{Name: crd.GetName()}, &got); err != nil {
+				return false, client.IgnoreNotFound(err)
+			}
+			for _, cond := range got.Status.Conditions {
+				if cond.Type == apiextensionsv1.Established {
+					return cond.Status == apiextensionsv1.ConditionTrue, nil
+				}
+			}
+			return false, nil
+		})
+		if err != nil {
+			return fmt.Errorf("wait until type %s is served: %w", crd.GetName(), err)
+		}
+	}
+	return nil
+}
+
+func typeDefinitions() ([]*unstructured.Unstructured, error) {
+	entries, err := config.CRDs.ReadDir("crd")
+	if err != nil {
+		return nil, fmt.Errorf("read built-in types: %w", err)
+	}
+	var out []*unstructured.Unstructured
+	for _, e := range entries {
+		data, err := config.CRDs.ReadFile("crd/" + e.Name())
+		if err != nil {
+			return nil, fmt.Errorf("read built-in type: %w", err)
+		}
+		u := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal(data, &u.Object); err != nil {
+			return nil, fmt.Errorf("built-in type %s: %w", e.Name(), err)
+		}
+		out = append(out, u)
+	}
+	return out, nil
+}
+
+// InfoConfigMap is where people's tools find the hub: keys "url" and "ca" (PEM).
+const InfoConfigMap = "skerry-hub"
+
+// publish writes where the hub is, readable by everybody whom the Kubernetes API knows.
+func publish(ctx context.Context, o Options) error {
+	scheme, err := Scheme()
+	if err != nil {
+		return err
+	}
+	c, err := client.New(o.Config, client.Options{Scheme: scheme})
+	if err != nil {
+		return fmt.Errorf("client to publish the hub's address: %w", err)
+	}
+	meta := metav1.ObjectMeta{Name: InfoConfigMap, Namespace: SystemNamespace}
+	objects := []client.Object{
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: SystemNamespace}},
+		&corev1.ConfigMap{ObjectMeta: meta, Data: map[string]string{"url": o.URL, "ca": string(o.CA)}},
+		&rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{{
+			APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{InfoConfigMap}, Verbs: []string{"get"},
+		}}},
+		&rbacv1.RoleBinding{ObjectMeta: meta,
+			RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: InfoConfigMap},
+			Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "Group", Name: "system:authenticated"}}},
+	}
+	for _, obj := range objects {
+		err := c.Create(ctx, obj)
+		if cm, ok := obj.(*corev1.ConfigMap); ok && apierrors.IsAlreadyExists(err) {
+			cm.ResourceVersion = ""
+			err = c.Update(ctx, cm)
+		}
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("publish the hub's address: %T %s: %w", obj, obj.GetName(), err)
+		}
+	}
+	return nil
+}

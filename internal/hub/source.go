@@ -1,0 +1,76 @@
+package hub
+
+import (
+	"context"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/skerry-dev/skerry/internal/fleet"
+)
+
+// Notifier turns changes that come from the bus into reconcile requests. Requests of the same object
+// merge while they wait, so it needs no bound beyond the number of objects. The zero value is not usable;
+// see NewNotifier.
+type Notifier struct {
+	mu    sync.Mutex
+	queue workqueue.TypedRateLimitingInterface[reconcile.Request]
+	early map[reconcile.Request]bool
+	// forward, of a mapped source, replaces the queue.
+	forward func(types.NamespacedName)
+}
+
+// NewNotifier returns a Notifier that keeps requests until its source starts.
+func NewNotifier() *Notifier { return &Notifier{early: map[reconcile.Request]bool{}} }
+
+// Notify asks for the object to be reconciled. It never blocks.
+func (n *Notifier) Notify(key types.NamespacedName) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.forward != nil {
+		n.forward(key)
+		return
+	}
+	req := reconcile.Request{NamespacedName: key}
+	if n.queue == nil {
+		n.early[req] = true
+		return
+	}
+	n.queue.Add(req)
+}
+
+// NotifySite asks for the Site of that name to be reconciled.
+func (n *Notifier) NotifySite(site fleet.SiteName) {
+	n.Notify(types.NamespacedName{Name: string(site)})
+}
+
+// Source is what a controller watches.
+func (n *Notifier) Source() source.Source {
+	return source.Func(func(_ context.Context, q workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.queue = q
+		for req := range n.early {
+			q.Add(req)
+		}
+		n.early = nil
+		return nil
+	})
+}
+
+// MappedSource is what a controller watches when an object's change concerns others, which fn names.
+func (n *Notifier) MappedSource(fn func(context.Context, types.NamespacedName) []reconcile.Request) source.Source {
+	return source.Func(func(ctx context.Context, q workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.forward = func(key types.NamespacedName) {
+			for _, req := range fn(ctx, key) {
+				q.Add(req)
+			}
+		}
+		return nil
+	})
+}
