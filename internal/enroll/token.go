@@ -126,7 +126,7 @@ func ParseToken(text string) (Token, error) {
 		return Token{}, fmt.Errorf("it has %d characters, at most %d are allowed: %w", len(text), maxTokenText, ErrToken)
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(rest)
-	if err != nil || len(b) < checkSize {
+	if err != nil || len(b) < checkSize || strings.ContainsAny(rest, "\r\n") { // which the decoder skips
 		return Token{}, fmt.Errorf("it was cut short or changed in copying: %w", ErrToken)
 	}
 	body, check := b[:len(b)-checkSize], b[len(b)-checkSize:]
