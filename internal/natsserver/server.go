@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -65,7 +66,7 @@ type Server struct {
 	revoked *revocations
 	now     func() time.Time
 	log     *slog.Logger
-	outside *outside
+	gate    *Gate
 	address net.Addr // of the TLS listener
 
 	accountMu sync.Mutex // serializes applyAccount
@@ -97,7 +98,7 @@ func Start(o Options) (*Server, error) {
 	if err := s.startNATS(o); err != nil {
 		return nil, err
 	}
-	s.outside = newOutside(s.InProcessConn, o.MaxConnections, o.Log)
+	s.gate = NewGate(s.InProcessConn, o.MaxConnections, o.Log)
 	if o.Listen != "" {
 		l, err := net.Listen("tcp", o.Listen)
 		if err != nil {
@@ -105,7 +106,7 @@ func Start(o Options) (*Server, error) {
 			return nil, fmt.Errorf("listen for the bus: %w", err)
 		}
 		s.address = l.Addr()
-		s.outside.serveTLS(l, o.TLS)
+		s.gate.serveTLS(l, o.TLS)
 	}
 	return s, nil
 }
@@ -187,8 +188,8 @@ func (s *Server) startNATS(o Options) error {
 
 // Stop closes all connections, writes what JetStream holds, and returns when every goroutine has ended.
 func (s *Server) Stop() {
-	if s.outside != nil {
-		s.outside.stop()
+	if s.gate != nil {
+		s.gate.Stop()
 	}
 	s.nats.Shutdown()
 	s.nats.WaitForShutdown()
@@ -207,7 +208,10 @@ func (s *Server) InProcessConn() (net.Conn, error) {
 func (s *Server) TLSAddr() net.Addr { return s.address }
 
 // Connections returns how many connections from outside there are now, and how many may be.
-func (s *Server) Connections() (now, limit int) { return s.outside.count() }
+func (s *Server) Connections() (now, limit int) { return s.gate.Connections() }
+
+// WebSocketHandler is Gate.WebSocketHandler.
+func (s *Server) WebSocketHandler() http.Handler { return s.gate.WebSocketHandler() }
 
 // CanRevoke reports that Revoke takes effect at once.
 func (s *Server) CanRevoke() bool { return true }

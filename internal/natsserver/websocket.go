@@ -12,23 +12,22 @@ import (
 // messages, as NATS' own client does, without compression: messages are small, and compressing secrets
 // beside what another may choose tells their content by its length. Who may do what is decided by the
 // credential that the client shows, not by the HTTP request.
-func (s *Server) WebSocketHandler() http.Handler {
+func (g *Gate) WebSocketHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		o := s.outside
-		if !o.enter() {
+		if !g.enter() {
 			w.Header().Set("Retry-After", "10")
 			http.Error(w, "the bus has as many connections as it takes; try again later", http.StatusServiceUnavailable)
 			return
 		}
-		defer o.leave()
+		defer g.leave()
 		ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{CompressionMode: websocket.CompressionDisabled})
 		if err != nil {
-			o.log.Log(r.Context(), levelDetail, "refused a WebSocket", "remote", r.RemoteAddr, "error", err)
+			g.log.Log(r.Context(), levelDetail, "refused a WebSocket", "remote", r.RemoteAddr, "error", err)
 			return // Accept answered
 		}
 		defer ws.CloseNow()
-		err = o.relay(webSocketConn{websocket.NetConn(o.ctx, ws, websocket.MessageBinary), ws}, r.RemoteAddr)
-		o.log.Log(o.ctx, levelDetail, "connection to the bus ended", "remote", r.RemoteAddr, "error", err)
+		err = g.relay(webSocketConn{websocket.NetConn(g.ctx, ws, websocket.MessageBinary), ws}, r.RemoteAddr)
+		g.log.Log(g.ctx, levelDetail, "connection to the bus ended", "remote", r.RemoteAddr, "error", err)
 	})
 }
 

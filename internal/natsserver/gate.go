@@ -17,9 +17,11 @@ const handshakeTimeout = authTimeout
 // relayBuffer is how much is read from one side at once.
 const relayBuffer = 8 << 10
 
-// outside is every connection that does not begin in this process: each is relayed to a connection
-// within, through a guard, and counted against one limit.
-type outside struct {
+// Gate is the way in for every connection that does not begin in this process: each is relayed to a
+// connection of its own to the server, through a guard, and counted against one limit. Members of an
+// external NATS come through a Gate too, because NATS alone does not keep them apart: see guard. It is
+// safe for concurrent use.
+type Gate struct {
 	dial  func() (net.Conn, error)
 	limit int
 	log   *slog.Logger
@@ -33,61 +35,64 @@ type outside struct {
 	open    int
 }
 
-func newOutside(dial func() (net.Conn, error), limit int, log *slog.Logger) *outside {
+// NewGate returns a Gate before the server to which dial connects, in NATS' protocol without TLS. It
+// takes limit connections at once. The caller stops it.
+func NewGate(dial func() (net.Conn, error), limit int, log *slog.Logger) *Gate {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &outside{dial: dial, limit: limit, log: log, ctx: ctx, cancel: cancel}
+	return &Gate{dial: dial, limit: limit, log: log, ctx: ctx, cancel: cancel}
 }
 
-func (o *outside) count() (now, limit int) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.open, o.limit
+// Connections returns how many connections there are now, and how many may be.
+func (g *Gate) Connections() (now, limit int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.open, g.limit
 }
 
 // enter counts a connection; false when there are too many or the server stops. Each true is answered by
 // one leave.
-func (o *outside) enter() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.stopped || o.open >= o.limit {
+func (g *Gate) enter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.stopped || g.open >= g.limit {
 		return false
 	}
-	o.open++
-	o.wg.Add(1)
+	g.open++
+	g.wg.Add(1)
 	return true
 }
 
-func (o *outside) leave() {
-	o.mu.Lock()
-	o.open--
-	o.mu.Unlock()
-	o.wg.Done()
+func (g *Gate) leave() {
+	g.mu.Lock()
+	g.open--
+	g.mu.Unlock()
+	g.wg.Done()
 }
 
-// stop closes all connections and waits for their goroutines.
-func (o *outside) stop() {
-	o.mu.Lock()
-	o.stopped = true
-	o.mu.Unlock()
-	o.cancel()
-	o.wg.Wait()
+// Stop closes all connections and waits for their goroutines.
+func (g *Gate) Stop() {
+	g.mu.Lock()
+	g.stopped = true
+	g.mu.Unlock()
+	g.cancel()
+	g.wg.Wait()
 }
 
 // relay copies between outer and a new connection to the server until either ends or the server stops.
 // It closes the inner connection; outer is closed by the caller after relay returned, and by abort when
 // the server stops or a copy must be ended.
-func (o *outside) relay(outer net.Conn, remote string) error {
-	inner, err := o.dial()
+func (g *Gate) relay(outer net.Conn, remote string) error {
+	inner, err := g.dial()
 	if err != nil {
 		return err
 	}
-	stopWatch := context.AfterFunc(o.ctx, func() { inner.Close() })
+	stopWatch := context.AfterFunc(g.ctx, func() { inner.Close() })
 	defer stopWatch()
 	up := make(chan error, 1)
 	go func() {
 		_, err := io.CopyBuffer(&guard{to: inner}, struct{ io.Reader }{outer}, make([]byte, relayBuffer))
 		if errors.Is(err, errGuard) {
-			o.log.Warn("closed a connection to the bus", "remote", remote, "error", err)
+			g.log.Warn("closed a connection to the bus", "remote", remote, "error", err)
 		}
 		// The server then closes its side, which ends the copy below.
 		inner.Close()
@@ -111,42 +116,42 @@ func (w timedWriter) Write(p []byte) (int, error) {
 }
 
 // serveTLS accepts connections that speak TLS from the first byte, until the server stops.
-func (o *outside) serveTLS(l net.Listener, config *tls.Config) {
-	stopWatch := context.AfterFunc(o.ctx, func() { l.Close() })
-	o.wg.Go(func() {
+func (g *Gate) serveTLS(l net.Listener, config *tls.Config) {
+	stopWatch := context.AfterFunc(g.ctx, func() { l.Close() })
+	g.wg.Go(func() {
 		defer stopWatch()
 		for {
 			conn, err := l.Accept()
 			switch {
-			case o.ctx.Err() != nil:
+			case g.ctx.Err() != nil:
 				if err == nil {
 					conn.Close()
 				}
 				return
 			case err != nil:
 				// Too many open files, mostly: wait for some to close.
-				o.log.Warn("accept a connection to the bus", "error", err)
+				g.log.Warn("accept a connection to the bus", "error", err)
 				select {
 				case <-time.After(time.Second):
-				case <-o.ctx.Done():
+				case <-g.ctx.Done():
 				}
-			case !o.enter():
+			case !g.enter():
 				conn.Close()
 			default:
-				go o.serveConn(tls.Server(conn, config))
+				go g.serveConn(tls.Server(conn, config))
 			}
 		}
 	})
 }
 
-func (o *outside) serveConn(conn *tls.Conn) {
-	defer o.leave()
+func (g *Gate) serveConn(conn *tls.Conn) {
+	defer g.leave()
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(o.ctx, handshakeTimeout)
+	ctx, cancel := context.WithTimeout(g.ctx, handshakeTimeout)
 	err := conn.HandshakeContext(ctx)
 	cancel()
 	if err == nil {
-		err = o.relay(conn, conn.RemoteAddr().String())
+		err = g.relay(conn, conn.RemoteAddr().String())
 	}
-	o.log.Log(o.ctx, levelDetail, "connection to the bus ended", "remote", conn.RemoteAddr(), "error", err)
+	g.log.Log(g.ctx, levelDetail, "connection to the bus ended", "remote", conn.RemoteAddr(), "error", err)
 }
