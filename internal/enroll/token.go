@@ -66,6 +66,18 @@ func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
 // MarshalText hides the secret from JSON.
 func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
+// Wire returns the secret as it travels in a request to the hub, over a connection to the pinned hub alone.
+func (s Secret) Wire() string { return base64.RawURLEncoding.EncodeToString(s[:]) }
+
+// ParseSecret reads what Wire wrote.
+func ParseSecret(text string) (Secret, error) {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if err != nil || len(b) != secretSize {
+		return Secret{}, fmt.Errorf("secret is malformed: %w", ErrToken)
+	}
+	return Secret(b), nil
+}
+
 // Hash returns what the hub keeps of the secret. The secret is random and as long as the hash, so it
 // needs no salt and no slow function.
 func (s Secret) Hash() [sha256.Size]byte {

@@ -87,3 +87,6 @@ func EnrollSigned(r EnrollRequest) []byte {
 	}
 	return out
 }
+
+// HubURI is the name (a URI in the certificate) by which members know the hub's own server.
+const HubURI = "skerry://hub"

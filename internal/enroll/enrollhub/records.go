@@ -1,0 +1,75 @@
+package enrollhub
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"errors"
+	"time"
+
+	"github.com/skerry-dev/skerry/internal/fleet"
+)
+
+// Errors of Members and Tokens, to be tested with errors.Is.
+var (
+	// ErrUnknown means that there is no such record.
+	ErrUnknown = errors.New("not known to this hub")
+	// ErrChanged means that a record changed since it was read; read it again.
+	ErrChanged = errors.New("record changed meanwhile")
+)
+
+// Issuer signs the credentials of the bus.
+type Issuer interface {
+	// IssueMember returns a credential for a member's key and the time for which it holds, which may be
+	// shorter than ttl.
+	IssueMember(site fleet.SiteName, member fleet.MemberID, key ed25519.PublicKey, ttl time.Duration, now time.Time) (credential string, notBefore, expires time.Time, err error)
+	// Revoke cuts the users of keys off. It is idempotent.
+	Revoke(keys ...ed25519.PublicKey) error
+	// CanRevoke reports whether Revoke takes effect before credentials end by themselves.
+	CanRevoke() bool
+}
+
+// Member is one member as the hub knows it.
+type Member struct {
+	Site     fleet.SiteName
+	ID       fleet.MemberID
+	Key      ed25519.PublicKey
+	SealKey  []byte
+	Enrolled time.Time
+	Revoked  bool
+}
+
+// Members keeps members. It is safe for concurrent use, by more than one hub.
+type Members interface {
+	// Member returns a member; ErrUnknown when its site or it is not known, or the site is gone.
+	Member(ctx context.Context, site fleet.SiteName, id fleet.MemberID) (Member, error)
+	// Admit makes m a member of its site and revokes all that were, which it returns. It changes nothing
+	// when m is a member already. ErrUnknown: there is no such site; ErrChanged: try again.
+	Admit(ctx context.Context, m Member) (replaced []Member, err error)
+}
+
+// TokenRecord is what the hub keeps of a join token.
+type TokenRecord struct {
+	ID      string
+	Hash    [sha256.Size]byte
+	Site    fleet.SiteName
+	Expires time.Time
+	// UsedBy is the key that used it, at UsedAt, as Member; empty while nobody did.
+	UsedBy ed25519.PublicKey
+	UsedAt time.Time
+	Member fleet.MemberID
+	// Version is the store's own; Use wants it as it was read.
+	Version string
+}
+
+// Tokens keeps join tokens. It is safe for concurrent use, by more than one hub.
+type Tokens interface {
+	// Token returns the newest record of a token, from no cache; ErrUnknown when there is none.
+	Token(ctx context.Context, id string) (TokenRecord, error)
+	// Create stores a new record.
+	Create(ctx context.Context, t TokenRecord) error
+	// Use stores who used a token; ErrChanged when the record is not the one that was read.
+	Use(ctx context.Context, t TokenRecord) error
+	// Sweep removes records that ended before a time.
+	Sweep(ctx context.Context, before time.Time) error
+}

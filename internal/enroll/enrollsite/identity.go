@@ -1,0 +1,243 @@
+package enrollsite
+
+import (
+	"context"
+	"crypto/ecdh"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/skerry-dev/skerry/internal/enroll"
+	"github.com/skerry-dev/skerry/internal/fleet"
+	"github.com/skerry-dev/skerry/internal/wire"
+)
+
+// Options say where an identity is kept and how the hub is reached.
+type Options struct {
+	// Dir is the agent's data directory.
+	Dir string
+	// ExtraCA holds, in PEM, authorities that vouch for a public name of the hub, beside the hub's own.
+	ExtraCA []byte
+	// Proxy returns the proxy for an https URL, nil for none; when Proxy is nil the environment decides.
+	Proxy func(*url.URL) (*url.URL, error)
+	// Hardware and Version are told to the hub.
+	Hardware fleet.Hardware
+	Version  string
+	Log      *slog.Logger
+}
+
+// Identity is who this member is. It is safe for concurrent use.
+type Identity struct {
+	o     Options
+	path  string
+	trust *trust
+	key   ed25519.PrivateKey
+	seal  *ecdh.PrivateKey
+	nudge chan struct{}
+
+	mu          sync.Mutex
+	state       state
+	certificate *tls.Certificate
+	heard       time.Time // when HubTime was heard, by the monotonic clock; zero: in an earlier life
+}
+
+// Open reads the identity of a member that joined before; ErrNotJoined when there is none.
+func Open(o Options) (*Identity, error) {
+	path := filepath.Join(o.Dir, IdentityFile)
+	s, err := readState(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w: run with a join token", o.Dir, ErrNotJoined)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return newIdentity(o, path, s)
+}
+
+func newIdentity(o Options, path string, s state) (*Identity, error) {
+	i := &Identity{o: o, path: path, state: s, key: s.key(), nudge: make(chan struct{}, 1)}
+	var err error
+	if i.seal, err = s.sealKey(); err != nil {
+		return nil, fmt.Errorf("identity in %s: %w", path, err)
+	}
+	if i.certificate, err = keyPair(s.Certificate, i.key); err != nil {
+		return nil, fmt.Errorf("identity in %s: %w: remove the file and join anew", path, err)
+	}
+	i.trust, err = newTrust(o, s.Pin, i.lastHub)
+	return i, err
+}
+
+func newTrust(o Options, pin []byte, lastHub func() time.Time) (*trust, error) {
+	if len(pin) != sha256.Size {
+		return nil, fmt.Errorf("fingerprint of the hub has %d bytes, want %d", len(pin), sha256.Size)
+	}
+	extra, err := parseCertificates(o.ExtraCA)
+	if err != nil || len(o.ExtraCA) > 0 && len(extra) == 0 {
+		return nil, fmt.Errorf("extra authorities: no certificate in PEM: %w", errors.Join(err, wire.ErrMessage))
+	}
+	return &trust{pin: [sha256.Size]byte(pin), extra: extra, lastHub: lastHub}, nil
+}
+
+func keyPair(chain string, key ed25519.PrivateKey) (*tls.Certificate, error) {
+	certs, err := parseCertificates([]byte(chain))
+	if err != nil {
+		return nil, err
+	}
+	if len(certs) == 0 {
+		return nil, errors.New("no certificate")
+	}
+	pair := &tls.Certificate{PrivateKey: key, Leaf: certs[0]}
+	for _, c := range certs {
+		pair.Certificate = append(pair.Certificate, c.Raw)
+	}
+	return pair, nil
+}
+
+// Join makes this machine a member with a join token. It asks once at each of the hub's addresses; a hub
+// that refuses is a *RefusedError. A machine that asked before with the same token asks with the same
+// keys, so that a lost answer costs no token.
+func Join(ctx context.Context, o Options, token enroll.Token) (*Identity, error) {
+	path, pending := filepath.Join(o.Dir, IdentityFile), filepath.Join(o.Dir, pendingFile)
+	s, err := readState(pending)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err != nil || s.TokenID != token.ID {
+		if s, err = newState(); err != nil {
+			return nil, err
+		}
+		s.TokenID = token.ID
+		if err := s.write(pending); err != nil {
+			return nil, err
+		}
+	}
+	lastHub := func() time.Time { return token.Issued }
+	t, err := newTrust(o, token.CA[:], lastHub)
+	if err != nil {
+		return nil, err
+	}
+	seal, err := s.sealKey()
+	if err != nil {
+		return nil, fmt.Errorf("join: %w", err)
+	}
+	a := &asker{key: s.key(), tls: t.config(nil), proxy: o.Proxy, pin: t.pin}
+	response, err := a.ask(ctx, token.URLs, wire.PathEnroll, wire.EnrollRequest{
+		TokenID: token.ID, TokenSecret: token.Secret.Wire(), SealKey: seal.PublicKey().Bytes(),
+		Hardware: o.Hardware, Version: o.Version,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("join with token %s: %w", token.ID, err)
+	}
+	s.TokenID, s.HubURLs, s.Pin, s.HubTime = "", token.URLs, token.CA[:], token.Issued.Unix()
+	s = s.with(response)
+	i, err := newIdentity(o, path, s)
+	if err != nil {
+		return nil, err
+	}
+	i.heard = time.Now()
+	if err := s.write(path); err != nil {
+		return nil, err
+	}
+	return i, remove(pending)
+}
+
+// with returns the state after an answer of the hub.
+func (s state) with(r wire.EnrollResponse) state {
+	s.Site, s.Member = r.Site, r.Member
+	s.Certificate, s.Credential, s.CA, s.BusURLs = r.Certificate, r.BusCredential, r.CA, r.BusURLs
+	s.NotBefore, s.Expires = r.NotBefore, r.Expires
+	s.HubTime = max(s.HubTime, r.HubTime)
+	return s
+}
+
+// Site returns the site of this member.
+func (i *Identity) Site() fleet.SiteName { return i.snapshot().Site }
+
+// Member returns this member's id.
+func (i *Identity) Member() fleet.MemberID { return i.snapshot().Member }
+
+// HubURLs are where the hub's port is reached.
+func (i *Identity) HubURLs() []string { return slices.Clone(i.snapshot().HubURLs) }
+
+// BusURLs are where the bus is reached: as the hub said, else at its own port.
+func (i *Identity) BusURLs() []string {
+	s := i.snapshot()
+	if len(s.BusURLs) > 0 {
+		return slices.Clone(s.BusURLs)
+	}
+	var urls []string
+	for _, raw := range s.HubURLs {
+		u, err := url.Parse(raw)
+		if err != nil {
+			continue // the token was checked
+		}
+		u.Scheme = "wss"
+		urls = append(urls, u.JoinPath(wire.PathBus).String())
+	}
+	return urls
+}
+
+// CA returns the hub's authority in PEM.
+func (i *Identity) CA() []byte { return []byte(i.snapshot().CA) }
+
+// Credentials returns the newest credential of the bus.
+func (i *Identity) Credentials() (string, error) { return i.snapshot().Credential, nil }
+
+// Sign signs a nonce of the bus with this member's key.
+func (i *Identity) Sign(nonce []byte) ([]byte, error) { return ed25519.Sign(i.key, nonce), nil }
+
+// SealKey opens what the hub sealed to this member.
+func (i *Identity) SealKey() *ecdh.PrivateKey { return i.seal }
+
+// TLSConfig is for every connection to the hub: it shows this member's newest certificate and accepts the
+// hub alone.
+func (i *Identity) TLSConfig() *tls.Config {
+	return i.trust.config(func() (*tls.Certificate, error) {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		return i.certificate, nil
+	})
+}
+
+// HubTime returns the hub's time now, as far as it is known: what the hub said last and what has passed
+// since, by a clock that nobody sets. known is false until the hub was heard in this life of the agent;
+// the time is then only a lower bound.
+func (i *Identity) HubTime() (now time.Time, known bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	last := time.Unix(i.state.HubTime, 0).UTC()
+	if i.heard.IsZero() {
+		return last, false
+	}
+	return last.Add(time.Since(i.heard)), true
+}
+
+// Forget removes the identity from the disk, for a site that was deleted.
+func (i *Identity) Forget() error {
+	return errors.Join(remove(i.path), remove(filepath.Join(i.o.Dir, pendingFile)))
+}
+
+func (i *Identity) snapshot() state {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.state
+}
+
+func (i *Identity) lastHub() time.Time { return time.Unix(i.snapshot().HubTime, 0) }
+
+// Leaf returns the newest client certificate, for status.
+func (i *Identity) Leaf() *x509.Certificate {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.certificate.Leaf
+}
