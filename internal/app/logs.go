@@ -10,7 +10,7 @@ import (
 // MethodLogs is the call method that streams an app's log from a site, as text; its body is a LogsRequest.
 const MethodLogs = "app-logs"
 
-// Bounds of LogsRequest.Tail.
+// MaxTail bounds LogsRequest.Tail; DefaultTail is what command lines and pages ask for when nobody says.
 const (
 	DefaultTail = 100
 	MaxTail     = 10_000
@@ -19,9 +19,9 @@ const (
 // LogsRequest asks a site for an app's log. It crosses the bus.
 type LogsRequest struct {
 	App fleet.AppKey `json:"app"`
-	// Tail is how many of the last lines come first: zero means DefaultTail, a negative number none, and
-	// more than MaxTail is cut to that.
-	Tail int `json:"tail,omitempty"`
+	// Tail is how many of the last lines come first: zero means none, a negative number all that is kept.
+	// It is cut to MaxTail.
+	Tail int `json:"tail"`
 	// Follow goes on with each new line until the caller ends the stream.
 	Follow bool `json:"follow,omitempty"`
 }
@@ -40,11 +40,8 @@ func (r LogsRequest) Checked() (LogsRequest, error) {
 	if err := r.App.Validate(); err != nil {
 		return LogsRequest{}, fmt.Errorf("logs request: %w: %w", err, wire.ErrMessage)
 	}
-	switch {
-	case r.Tail == 0:
-		r.Tail = DefaultTail
-	case r.Tail < 0:
-		r.Tail = 0
+	if r.Tail < 0 {
+		r.Tail = MaxTail
 	}
 	r.Tail = min(r.Tail, MaxTail)
 	return r, nil

@@ -18,8 +18,8 @@ func TestDecodeLogsRequest(t *testing.T) {
 		want         app.LogsRequest
 		err          error
 	}{
-		"plain":   {"no number means the default", `{"app":"default/hello"}`, app.LogsRequest{App: hello, Tail: app.DefaultTail}, nil},
-		"none":    {"a negative number means none", `{"app":"default/hello","tail":-1,"follow":true}`, app.LogsRequest{App: hello, Follow: true}, nil},
+		"plain":   {"no number means no lines of the past", `{"app":"default/hello"}`, app.LogsRequest{App: hello}, nil},
+		"all":     {"a negative number means all that is kept", `{"app":"default/hello","tail":-1,"follow":true}`, app.LogsRequest{App: hello, Tail: app.MaxTail, Follow: true}, nil},
 		"many":    {"the number is bounded", `{"app":"default/hello","tail":1000000}`, app.LogsRequest{App: hello, Tail: app.MaxTail}, nil},
 		"no app":  {"an app must be named", `{}`, app.LogsRequest{}, wire.ErrMessage},
 		"bad app": {"a name must not be a path", `{"app":"a/../b"}`, app.LogsRequest{}, wire.ErrMessage},

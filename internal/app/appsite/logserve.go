@@ -57,13 +57,10 @@ func logsQuery(r *http.Request) (app.LogsRequest, error) {
 	if err != nil {
 		return app.LogsRequest{}, err
 	}
-	req := app.LogsRequest{App: key, Follow: query.Get("follow") == "1" || query.Get("follow") == "true"}
+	req := app.LogsRequest{App: key, Tail: app.DefaultTail, Follow: query.Get("follow") == "1" || query.Get("follow") == "true"}
 	if tail := query.Get("tail"); tail != "" {
 		if req.Tail, err = strconv.Atoi(tail); err != nil {
 			return req, fmt.Errorf("tail %q: want a number of lines", tail)
-		}
-		if req.Tail == 0 {
-			req.Tail = -1 // asked for none, where leaving it out asks for the default
 		}
 	}
 	return req.Checked()

@@ -52,7 +52,7 @@ func TestLogsOverTheBus(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var long stream
 		ended := make(chan error, 1)
-		go func() { ended <- call(ctx, []byte(`{"app":"default/hello","follow":true}`), &long) }()
+		go func() { ended <- call(ctx, []byte(`{"app":"default/hello","tail":-1,"follow":true}`), &long) }()
 		synctest.Wait()
 		spec.Stderr.Write([]byte("three\n"))
 		synctest.Wait()
@@ -70,7 +70,7 @@ func TestLogsOverTheBus(t *testing.T) {
 		if err := call(t.Context(), []byte(`{"app":"../../etc"}`), &short); !errors.Is(err, wire.ErrMessage) {
 			t.Errorf("a bad name got %v", err)
 		}
-		go func() { ended <- call(t.Context(), []byte(`{"app":"default/hello","follow":true}`), &long) }()
+		go func() { ended <- call(t.Context(), []byte(`{"app":"default/hello","tail":-1,"follow":true}`), &long) }()
 		synctest.Wait()
 		b.apply()
 		if err := <-ended; err != nil {

@@ -236,7 +236,7 @@ func TestReleasesUnderLoadLoseNoRequest(t *testing.T) {
 		t.Errorf("counted %d requests and %d errors of %v", c.Requests, c.Errors, answers)
 	}
 	var log stream
-	if err := b.calls.streams[app.MethodLogs](t.Context(), []byte(`{"app":"default/hello"}`), &log); err != nil {
+	if err := b.calls.streams[app.MethodLogs](t.Context(), []byte(`{"app":"default/hello","tail":-1}`), &log); err != nil {
 		t.Fatal(err)
 	}
 	for _, line := range []string{" out hello-1.0 version 1.0 starts\n", " out hello-2.0 version 2.0 starts\n", " out hello-3.0 cannot start\n"} {
