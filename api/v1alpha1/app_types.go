@@ -165,16 +165,28 @@ type AppStatus struct {
 // SiteCounts counts the sites of an app. Every placed site is in Healthy, Progressing, Waiting or Failed.
 type SiteCounts struct {
 	// Placed is how many sites the app selects and may use.
+	// +kubebuilder:default=0
+	// +optional
 	Placed int32 `json:"placed"`
 	// Updated is how many were told of the newest release.
+	// +kubebuilder:default=0
+	// +optional
 	Updated int32 `json:"updated"`
 	// Healthy is how many serve the newest release.
+	// +kubebuilder:default=0
+	// +optional
 	Healthy int32 `json:"healthy"`
 	// Progressing is how many are on their way to it.
+	// +kubebuilder:default=0
+	// +optional
 	Progressing int32 `json:"progressing"`
 	// Waiting is how many are away, so that nothing is known of them.
+	// +kubebuilder:default=0
+	// +optional
 	Waiting int32 `json:"waiting"`
 	// Failed is how many cannot run it.
+	// +kubebuilder:default=0
+	// +optional
 	Failed int32 `json:"failed"`
 }
 

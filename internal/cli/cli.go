@@ -44,6 +44,9 @@ type hinted struct {
 // Unwrap lets errors.Is and errors.As see through the hint.
 func (h hinted) Unwrap() error { return h.error }
 
+// Hint says what the person can do.
+func (h hinted) Hint() string { return h.hint }
+
 // Hint adds to err what the person can do; nil stays nil.
 func Hint(err error, format string, args ...any) error {
 	if err == nil {
@@ -76,9 +79,9 @@ func Main(ctx context.Context, root *cobra.Command, stderr io.Writer) int {
 		return ExitFailure
 	}
 	fmt.Fprintf(stderr, "Error: %s\n", strings.TrimSpace(err.Error()))
-	var h hinted
-	if errors.As(err, &h) {
-		fmt.Fprintf(stderr, "Hint: %s\n", h.hint)
+	var h interface{ Hint() string }
+	if errors.As(err, &h) && h.Hint() != "" {
+		fmt.Fprintf(stderr, "Hint: %s\n", h.Hint())
 	} else if errors.Is(err, hubclient.ErrNoHub) {
 		fmt.Fprintln(stderr, "Hint: is KUBECONFIG set as `skerry up` printed it, and does the hub run?")
 	}

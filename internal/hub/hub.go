@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/config"
@@ -22,6 +23,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/skerry-dev/skerry/api/v1alpha1"
+	"github.com/skerry-dev/skerry/internal/telemetry"
 	"github.com/skerry-dev/skerry/internal/wire"
 )
 
@@ -70,7 +72,9 @@ func Run(ctx context.Context, o Options, ready func()) error {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	ctrl.SetLogger(logr.FromSlogHandler(o.Log.Handler()))
+	quiet := telemetry.Quiet(o.Log.With("component", "kubernetes").Handler())
+	klog.SetSlogLogger(slog.New(quiet))
+	ctrl.SetLogger(logr.FromSlogHandler(quiet))
 	if err := InstallTypes(ctx, o.Config); err != nil {
 		return err
 	}
@@ -116,7 +120,7 @@ func newHost(ctx context.Context, o Options) (*Host, error) {
 	mgr, err := ctrl.NewManager(o.Config, ctrl.Options{
 		Scheme:  scheme,
 		Metrics: metricsserver.Options{BindAddress: "0"},
-		Logger:  logr.FromSlogHandler(o.Log.With("component", "manager").Handler()),
+		Logger:  logr.FromSlogHandler(telemetry.Quiet(o.Log.With("component", "manager").Handler())),
 		// Objects carry managed fields that nothing here reads and that are half their size.
 		Cache:                   cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
 		Controller:              config.Controller{SkipNameValidation: &skipNames},

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -57,7 +58,11 @@ func (r *siteReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 		return r.seeOff(ctx, &site)
 	}
 	if controllerutil.AddFinalizer(&site, siteFinalizer) {
-		return ctrl.Result{}, r.host.Client.Update(ctx, &site)
+		err := r.host.Client.Update(ctx, &site)
+		if apierrors.IsConflict(err) {
+			return ctrl.Result{RequeueAfter: conflictAgain}, nil
+		}
+		return ctrl.Result{}, err
 	}
 	before := site.DeepCopy()
 	again := r.observe(&site)
@@ -67,11 +72,17 @@ func (r *siteReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	// Optimistic: members are written by enrolment, and a merge patch of the rest must not meet an older
 	// list of them.
 	err := r.host.Client.Status().Patch(ctx, &site, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	if apierrors.IsConflict(err) {
+		return ctrl.Result{RequeueAfter: conflictAgain}, nil
+	}
 	if err != nil {
 		return ctrl.Result{}, fmt.Errorf("write status of site %s: %w", site.Name, err)
 	}
 	return ctrl.Result{RequeueAfter: again}, nil
 }
+
+// conflictAgain is when to try again after somebody else wrote the object first: the cache has it by then.
+const conflictAgain = 50 * time.Millisecond
 
 // observe sets the status to what is known and returns when to look again; zero: when something changes.
 func (r *siteReconciler) observe(site *v1alpha1.Site) time.Duration {

@@ -6,9 +6,11 @@ import (
 	"sync/atomic"
 
 	"go.uber.org/zap/zapcore"
+
+	"github.com/skerry-dev/skerry/internal/telemetry"
 )
 
-// zapCore brings what etcd logs into slog, at the levels of quieter.
+// zapCore brings what etcd logs into slog, at the levels of telemetry.Quieter.
 type zapCore struct {
 	log    *slog.Logger
 	fields []zapcore.Field
@@ -25,11 +27,11 @@ func (c *zapCore) mute() { c.muted.Store(true) }
 func slogLevel(l zapcore.Level) slog.Level {
 	switch {
 	case l >= zapcore.ErrorLevel:
-		return quieter(slog.LevelError)
+		return telemetry.Quieter(slog.LevelError)
 	case l >= zapcore.WarnLevel:
-		return quieter(slog.LevelWarn)
+		return telemetry.Quieter(slog.LevelWarn)
 	}
-	return quieter(slog.LevelInfo)
+	return telemetry.Quieter(slog.LevelInfo)
 }
 
 // Enabled implements zapcore.Core.
@@ -69,40 +71,3 @@ func (c *zapCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 
 // Sync implements zapcore.Core.
 func (c *zapCore) Sync() error { return nil }
-
-// klogHandler makes what Kubernetes calls Info a Debug: at its quietest it still says dozens of lines at
-// each start that no operator of a hub can act on.
-type klogHandler struct{ slog.Handler }
-
-// Enabled implements slog.Handler.
-func (h klogHandler) Enabled(ctx context.Context, l slog.Level) bool {
-	return h.Handler.Enabled(ctx, quieter(l))
-}
-
-// Handle implements slog.Handler.
-func (h klogHandler) Handle(ctx context.Context, r slog.Record) error {
-	r.Level = quieter(r.Level)
-	return h.Handler.Handle(ctx, r)
-}
-
-// WithAttrs implements slog.Handler.
-func (h klogHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return klogHandler{h.Handler.WithAttrs(attrs)}
-}
-
-// WithGroup implements slog.Handler.
-func (h klogHandler) WithGroup(name string) slog.Handler {
-	return klogHandler{h.Handler.WithGroup(name)}
-}
-
-// quieter lowers Info to Debug, and Warn and Error, which Kubernetes uses for what it retries by itself,
-// by one step.
-func quieter(l slog.Level) slog.Level {
-	switch {
-	case l >= slog.LevelError:
-		return slog.LevelWarn
-	case l >= slog.LevelWarn:
-		return slog.LevelDebug
-	}
-	return slog.LevelDebug
-}

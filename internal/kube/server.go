@@ -19,6 +19,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/klog/v2"
+
+	"github.com/skerry-dev/skerry/internal/telemetry"
 )
 
 // Options say how to run the API server.
@@ -61,7 +63,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make directory of the API server: %w", err)
 	}
-	klog.SetSlogLogger(slog.New(klogHandler{o.Log.With("component", "kubernetes").Handler()}))
+	klog.SetSlogLogger(slog.New(telemetry.Quiet(o.Log.With("component", "kubernetes").Handler())))
 	rest.SetDefaultWarningHandler(rest.NoWarnings{})
 	certs := pki{dir: filepath.Join(o.Dir, "pki"), now: o.Now}
 	cluster, err := certs.authority("ca")

@@ -1,0 +1,212 @@
+// Package agent puts a site's agent together: identity, bus, store, gateway, and the list of features that
+// a box has. Both programs use it; only they import it.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/skerry-dev/skerry/internal/app"
+	"github.com/skerry-dev/skerry/internal/app/appsite"
+	"github.com/skerry-dev/skerry/internal/app/process"
+	"github.com/skerry-dev/skerry/internal/enroll"
+	"github.com/skerry-dev/skerry/internal/enroll/enrollsite"
+	"github.com/skerry-dev/skerry/internal/fleet"
+	httpgateway "github.com/skerry-dev/skerry/internal/gateway/http"
+	"github.com/skerry-dev/skerry/internal/natsbus"
+	"github.com/skerry-dev/skerry/internal/site"
+	"github.com/skerry-dev/skerry/internal/sitecli"
+	"github.com/skerry-dev/skerry/internal/store"
+	"github.com/skerry-dev/skerry/internal/telemetry"
+	"github.com/skerry-dev/skerry/internal/wire"
+)
+
+// features are the site's halves, in the order of their start. A new capability is one line here.
+func features(processBucket *store.Bucket) []site.Maker {
+	return []site.Maker{
+		{Name: app.SectionName, New: func(h *site.Host) (site.Module, error) {
+			programs, err := process.New(process.Options{Log: h.Log.With("runtime", app.RuntimeProcess), StateDir: h.Dir, Bucket: processBucket})
+			if err != nil {
+				return nil, err
+			}
+			return appsite.New(h, programs), nil
+		}},
+	}
+}
+
+// Run runs an agent until ctx ends. It joins first when the machine never did.
+func Run(ctx context.Context, version string, logTo io.Writer, o sitecli.RunOptions) error {
+	log, err := newLog(logTo, o)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(o.DataDir, 0o711); err != nil {
+		return fmt.Errorf("make data directory: %w", err)
+	}
+	// The store's lock comes first: it makes sure that no other agent has this directory.
+	db, err := store.Open(filepath.Join(o.DataDir, "store.db"))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	identity, err := identify(ctx, version, log, o)
+	if err != nil {
+		return err
+	}
+	return run(ctx, version, log, o, db, identity)
+}
+
+func newLog(w io.Writer, o sitecli.RunOptions) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.LogLevel)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", o.LogLevel)
+	}
+	return telemetry.NewLogger(w, o.LogFormat, level)
+}
+
+// identify reads who this member is, or joins with the token. A token beside an identity is not used: a
+// machine that was started twice by the same command joins once.
+func identify(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOptions) (*enrollsite.Identity, error) {
+	options := enrollsite.Options{Dir: o.DataDir, Hardware: site.ReadHardware(), Version: version, Log: log.With("component", "identity")}
+	if o.CAFile != "" {
+		pem, err := os.ReadFile(o.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read --ca-file: %w", err)
+		}
+		options.ExtraCA = pem
+	}
+	identity, err := enrollsite.Open(options)
+	if !errors.Is(err, enrollsite.ErrNotJoined) || o.Join == "" {
+		return identity, err
+	}
+	token, err := enroll.ParseToken(o.Join)
+	if err != nil {
+		return nil, err
+	}
+	identity, err = enrollsite.Join(ctx, options, token)
+	if err != nil {
+		return nil, err
+	}
+	log.Info("joined", "site", identity.Site(), "member", identity.Member())
+	return identity, nil
+}
+
+func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOptions, db *store.Store, identity *enrollsite.Identity) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	metrics := telemetry.NewRegistry()
+	links := &linkRelay{}
+	bus, err := natsbus.Connect(ctx, natsbus.Options{
+		URLs: identity.BusURLs(), TLS: identity.TLSConfig(), Credentials: identity.Credentials, Sign: identity.Sign,
+		InboxPrefix: wire.InboxPrefix(identity.Site(), identity.Member()), Name: string(identity.Site()),
+		Log: log.With("component", "bus"),
+		OnLink: func(connected bool, err error) {
+			if errors.Is(err, wire.ErrForbidden) {
+				identity.RenewSoon()
+			}
+			links.set(connected)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	defer bus.Close()
+	processes, err := db.Bucket("runtime/" + app.RuntimeProcess)
+	if err != nil {
+		return err
+	}
+	agent, err := site.New(site.Options{
+		Site: identity.Site(), Member: identity.Member(), Dir: o.DataDir, Store: db, Bus: bus,
+		Fetcher: site.NewHTTPFetcher(hubClient(identity), func() string { return identity.HubURLs()[0] }),
+		Gateway: func(h *site.Host) (site.Gateway, error) { return gateway(h, o) },
+		Modules: features(processes),
+		Version: version, Log: log, Metrics: metrics, Forget: identity.Forget,
+	})
+	if err != nil {
+		return err
+	}
+	links.to(agent)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	wg.Go(func() {
+		identity.Run(ctx, func(refused *enrollsite.RefusedError) {
+			log.Error("the hub refuses this member: its apps go on, but it hears of nothing new", "reason", refused.Reason, "error", refused)
+		})
+	})
+	if err := serveAdmin(ctx, &wg, o, metrics, log); err != nil {
+		return err
+	}
+	return agent.Run(ctx)
+}
+
+func gateway(h *site.Host, o sitecli.RunOptions) (site.Gateway, error) {
+	return httpgateway.New(httpgateway.Options{
+		Log: h.Log, Metrics: h.Metrics, Address: o.GatewayAddr, NextPort: !o.GatewayExact,
+		CertFile: o.TLSCert, KeyFile: o.TLSKey,
+	}), nil
+}
+
+// hubClient fetches content from the hub's port as this member.
+func hubClient(identity *enrollsite.Identity) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		Proxy: http.ProxyFromEnvironment, TLSClientConfig: identity.TLSConfig(),
+		ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 4,
+	}}
+}
+
+func serveAdmin(ctx context.Context, wg *sync.WaitGroup, o sitecli.RunOptions, metrics *prometheus.Registry, log *slog.Logger) error {
+	if o.AdminAddr == "" {
+		return nil
+	}
+	l, err := telemetry.Listen(ctx, o.AdminAddr)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(o.DataDir, "admin.addr"), []byte(l.Addr().String()), 0o600); err != nil {
+		return fmt.Errorf("remember administration address: %w", err)
+	}
+	wg.Go(func() {
+		if err := telemetry.Serve(ctx, l, telemetry.Handler(metrics, nil)); err != nil {
+			log.Error("administration port failed", "error", err)
+		}
+	})
+	return nil
+}
+
+// linkRelay passes the state of the link on to the agent, which is made after the bus.
+type linkRelay struct {
+	mu    sync.Mutex
+	agent *site.Agent
+	link  fleet.Link
+}
+
+func (r *linkRelay) set(connected bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.link = fleet.LinkAway
+	if connected {
+		r.link = fleet.LinkConnected
+	}
+	if r.agent != nil {
+		r.agent.SetLink(r.link)
+	}
+}
+
+func (r *linkRelay) to(agent *site.Agent) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.agent = agent
+	if r.link != "" {
+		agent.SetLink(r.link)
+	}
+}

@@ -1,0 +1,59 @@
+// Command skerry-site is the agent of a box alone: apps and gateway, without Kubernetes and without a NATS
+// server inside.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/skerry-dev/skerry/cmd/internal/agent"
+	"github.com/skerry-dev/skerry/cmd/internal/dirs"
+	"github.com/skerry-dev/skerry/internal/sitecli"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	if err := root().ExecuteContext(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "Error: %s\n", err)
+		var h interface{ Hint() string }
+		if errors.As(err, &h) && h.Hint() != "" {
+			fmt.Fprintf(os.Stderr, "Hint: %s\n", h.Hint())
+		}
+		os.Exit(1)
+	}
+}
+
+func root() *cobra.Command {
+	c := &cobra.Command{
+		Use:           "skerry-site",
+		Short:         "The agent of one site",
+		Version:       version(),
+		Example:       "  skerry-site run --join skj1.… --data-dir /var/lib/skerry",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	c.AddCommand(sitecli.Commands(sitecli.Deps{
+		Run: func(ctx context.Context, o sitecli.RunOptions) error {
+			return agent.Run(ctx, version(), os.Stderr, o)
+		},
+		DataDir: dirs.Data,
+		Out:     os.Stdout,
+	})...)
+	return c
+}
+
+func version() string {
+	if build, ok := debug.ReadBuildInfo(); ok && build.Main.Version != "" {
+		return build.Main.Version
+	}
+	return "unknown"
+}

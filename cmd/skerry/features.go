@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/skerry-dev/skerry/internal/app/apphub"
+	"github.com/skerry-dev/skerry/internal/enroll/enrollhub"
+	"github.com/skerry-dev/skerry/internal/hub"
+	"github.com/skerry-dev/skerry/internal/ociregistry"
+	"github.com/skerry-dev/skerry/internal/wire"
+)
+
+// features are the hub's halves. A new capability is one line in list; the site's are in
+// cmd/internal/agent.
+type features struct {
+	enroll   *enrollhub.Feature
+	apps     *apphub.Feature
+	registry *registryFeature
+	bus      *busFeature
+}
+
+func newFeatures(bus *busParts, authority *enrollhub.Authority, url string, o hubOptions) *features {
+	found := &bundles{}
+	f := &features{
+		enroll: enrollhub.New(enrollhub.FeatureOptions{
+			Issuer: bus.issuer, Authority: authority, URLs: []string{url}, BusURLs: bus.siteURLs,
+			Log: o.log.With("component", "enroll"), Now: time.Now,
+		}),
+		apps: apphub.New(found),
+		bus:  &busFeature{bus},
+	}
+	f.registry = &registryFeature{
+		bundles: found, member: f.enroll.Member, siteBundles: f.apps.SiteBundles, liveBundles: f.apps.LiveBundles,
+	}
+	return f
+}
+
+// bind hands the registry, which asks its feature for rights, to those who use it.
+func (f *features) bind(r *ociregistry.Registry) {
+	f.registry.registry = r
+	f.registry.bundles.registry = r
+}
+
+// list is every feature of the hub, in the order of its setup.
+func (f *features) list() []hub.Feature {
+	return []hub.Feature{
+		f.bus,
+		f.enroll,
+		f.registry,
+		f.apps,
+	}
+}
+
+// busFeature lets sites reach the bus through the hub's port.
+type busFeature struct{ bus *busParts }
+
+// Name implements hub.Feature.
+func (f *busFeature) Name() string { return "bus" }
+
+// Setup implements hub.Feature.
+func (f *busFeature) Setup(_ context.Context, h *hub.Host) error {
+	if f.bus.webSocket != nil {
+		h.Public.Handle(wire.PathBus, f.bus.webSocket)
+	}
+	return nil
+}

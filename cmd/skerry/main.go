@@ -1,0 +1,69 @@
+// Command skerry is everything: the hub, a site's agent, and the command line for people.
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"github.com/skerry-dev/skerry/cmd/internal/agent"
+	"github.com/skerry-dev/skerry/cmd/internal/dirs"
+	"github.com/skerry-dev/skerry/internal/cli"
+	"github.com/skerry-dev/skerry/internal/sitecli"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// A second Ctrl-C ends the program at once.
+	context.AfterFunc(ctx, stop)
+	code := cli.Main(ctx, root(), os.Stderr)
+	os.Exit(code)
+}
+
+func root() *cobra.Command {
+	streams := genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}
+	siteCommands := sitecli.Commands(sitecli.Deps{
+		Run: func(ctx context.Context, o sitecli.RunOptions) error {
+			return agent.Run(ctx, version(), os.Stderr, o)
+		},
+		DataDir: dirs.Data,
+		Out:     os.Stdout,
+	})
+	c := cli.New(version(), streams, cli.Starters{
+		Commands:     []*cobra.Command{newUp(os.Stdout, os.Stderr), newDown(os.Stdout), newHub()},
+		SiteCommands: siteCommands,
+	})
+	c.AddCommand(newGenerateDocs(root))
+	return c
+}
+
+// version is that of the module, or of the commit that it was built from.
+func version() string {
+	build, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := build.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range build.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+			return "devel-" + s.Value[:12]
+		}
+	}
+	return "devel"
+}
+
+// levelOf reads a log level.
+func levelOf(name string) (slog.Level, error) {
+	var level slog.Level
+	err := level.UnmarshalText([]byte(name))
+	return level, err
+}

@@ -1,0 +1,104 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/skerry-dev/skerry/internal/app/bundle"
+	"github.com/skerry-dev/skerry/internal/ociclient"
+)
+
+type pushFlags struct {
+	version, to string
+	platforms   []string
+}
+
+func newPush(g *globals) *cobra.Command {
+	var f pushFlags
+	c := &cobra.Command{
+		Use:   "push DIR --version VERSION",
+		Short: "Build an app and store it as a bundle",
+		Long: "Build the app in DIR as its bundle.yaml says, for every platform, and store it as an OCI artifact\n" +
+			"in the hub's registry, in the repository NAMESPACE/NAME. A version is stored once: the same source\n" +
+			"may be pushed again, other content needs another version. --to stores it in any other registry,\n" +
+			"with the logins of the docker configuration.",
+		Example: "  skerry push . --version 1.0.0\n  skerry push ./hello --version 1.1.0 --platform linux/arm64\n" +
+			"  skerry push . --version 1.0.0 --to registry.example.com/shop/hello",
+		Args: exactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.version == "" {
+				return Usage(fmt.Errorf("--version must name the version to store"))
+			}
+			return g.push(cmd.Context(), args[0], f)
+		},
+	}
+	c.Flags().StringVar(&f.version, "version", "", "version to store it as (required)")
+	c.Flags().StringVar(&f.to, "to", "", "repository of another registry, HOST/PATH")
+	c.Flags().StringArrayVar(&f.platforms, "platform", nil, "build for this platform only, such as linux/arm64; may be given again")
+	return c
+}
+
+func (g *globals) push(ctx context.Context, dir string, f pushFlags) error {
+	log := slog.New(slog.DiscardHandler)
+	built, err := bundle.Build(ctx, dir, f.version, bundle.Options{Platforms: f.platforms, Log: log})
+	if err != nil {
+		return err
+	}
+	defer built.Close()
+	ref, shown, opts, err := g.target(ctx, built.Config.Name, f)
+	if err != nil {
+		return err
+	}
+	opts.Progress = g.pushProgress()
+	d, err := ociclient.Push(ctx, ref, built.Index, opts)
+	if err != nil {
+		return err
+	}
+	if opts.Progress != nil {
+		fmt.Fprint(g.streams.ErrOut, "\r\x1b[2K")
+	}
+	fmt.Fprintf(g.streams.Out, "%s@%s\n", shown, d.Digest)
+	if f.to == "" {
+		fmt.Fprintf(g.streams.ErrOut, "\nNext: spec.source.bundle: %q, then skerry apply -f %s\n", built.Config.Name+":"+f.version, filepath.Join(dir, "app.yaml"))
+	}
+	return nil
+}
+
+// target returns where to push, how to name that to people, and how it is reached.
+func (g *globals) target(ctx context.Context, name string, f pushFlags) (ref, shown string, opts ociclient.Options, err error) {
+	if f.to != "" {
+		ref = f.to + ":" + f.version
+		return ref, ref, ociclient.Options{Keychain: ociclient.DockerLogins()}, nil
+	}
+	hub, err := g.hub(ctx)
+	if err != nil {
+		return "", "", opts, err
+	}
+	ns, err := g.namespace()
+	if err != nil {
+		return "", "", opts, err
+	}
+	u, err := url.Parse(hub.URL)
+	if err != nil {
+		return "", "", opts, fmt.Errorf("address of the hub: %w", err)
+	}
+	shown = strings.Join([]string{ns, name + ":" + f.version}, "/")
+	return u.Host + "/" + shown, shown, ociclient.Options{Transport: hub.Transport()}, nil
+}
+
+// pushProgress shows how much was sent, on a terminal alone.
+func (g *globals) pushProgress() func(done, total int64) {
+	if !colored(g.streams.ErrOut) {
+		return nil
+	}
+	return func(done, total int64) {
+		const mib = 1 << 20
+		fmt.Fprintf(g.streams.ErrOut, "\rpushing %.1f of %.1f MiB", float64(done)/mib, float64(total)/mib)
+	}
+}
