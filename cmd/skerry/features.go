@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"time"
 
 	"github.com/skerry-dev/skerry/internal/app/apphub"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollhub"
@@ -20,15 +19,12 @@ type features struct {
 	bus      *busFeature
 }
 
-func newFeatures(bus *busParts, authority *enrollhub.Authority, url string, o hubOptions) *features {
+func newFeatures(bus *busParts, authority *enrollhub.Authority) *features {
 	found := &bundles{}
 	f := &features{
-		enroll: enrollhub.New(enrollhub.FeatureOptions{
-			Issuer: bus.issuer, Authority: authority, URLs: []string{url}, BusURLs: bus.siteURLs,
-			Log: o.log.With("component", "enroll"), Now: time.Now,
-		}),
-		apps: apphub.New(found),
-		bus:  &busFeature{bus},
+		enroll: enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus.issuer, Authority: authority, BusURLs: bus.siteURLs}),
+		apps:   apphub.New(found),
+		bus:    &busFeature{bus},
 	}
 	f.registry = &registryFeature{
 		bundles: found, member: f.enroll.Member, siteBundles: f.apps.SiteBundles, liveBundles: f.apps.LiveBundles,

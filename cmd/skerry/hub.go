@@ -103,7 +103,7 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 	}
 	events.api(api.config.Host)
 
-	features := newFeatures(bus, authority, url, o)
+	features := newFeatures(bus, authority)
 	registry, err := ociregistry.Open(filepath.Join(o.dataDir, "registry"), ociregistry.Options{
 		Authorizer: features.registry, Log: o.log.With("component", "registry"), Metrics: metrics,
 	})
@@ -298,7 +298,7 @@ func externalBus(ctx context.Context, e externalNATS, log *slog.Logger) (*busPar
 	if siteURL == "" {
 		siteURL = e.url
 	}
-	b := &busParts{client: client, issuer: cannotRevoke{issuer}, siteURLs: []string{siteURL}, close: client.Close}
+	b := &busParts{client: client, issuer: issuer, siteURLs: []string{siteURL}, close: client.Close}
 	if err := b.open(ctx, 1); err != nil {
 		b.close()
 		return nil, err

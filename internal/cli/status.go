@@ -148,9 +148,9 @@ func printStatus(out io.Writer, v app.StatusView, wide bool) error {
 	}
 	fmt.Fprintln(w, header)
 	for _, s := range v.Sites {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s", s.Site, label(s.Desired), stateOf(s), yesNo(s.Healthy), since(s.Since), orDash(s.URL))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s", s.Site, releaseLabel(s.Desired), stateOf(s), yesNo(s.Healthy), since(s.Since), orDash(s.URL))
 		if wide {
-			fmt.Fprintf(w, "\t%s\t%d\t%d\t%d\t%s\t%s", label(s.Running), s.Restarts, s.Counts.Requests, s.Counts.Errors, s.Link, orDash(s.Message))
+			fmt.Fprintf(w, "\t%s\t%d\t%d\t%d\t%s\t%s", releaseLabel(s.Running), s.Restarts, s.Counts.Requests, s.Counts.Errors, s.Link, orDash(s.Message))
 		}
 		fmt.Fprintln(w)
 	}
@@ -185,7 +185,7 @@ func stateOf(s app.SiteStatus) string {
 	return string(s.Phase)
 }
 
-func label(r app.ReleaseRef) string {
+func releaseLabel(r app.ReleaseRef) string {
 	if r.Version != "" {
 		return r.Version
 	}

@@ -114,7 +114,7 @@ func whySiteLines(ctx context.Context, out io.Writer, hub *hubclient.Client, key
 		if shown++; shown > whySites {
 			continue
 		}
-		fmt.Fprintf(out, "\nSite %s: %s of %s, running %s", s.Site, s.Phase, label(s.Desired), label(s.Running))
+		fmt.Fprintf(out, "\nSite %s: %s of %s, running %s", s.Site, s.Phase, releaseLabel(s.Desired), releaseLabel(s.Running))
 		if s.Message != "" {
 			fmt.Fprintf(out, ": %s", s.Message)
 		}

@@ -6,15 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/skerry-dev/skerry/api/v1alpha1"
 	"github.com/skerry-dev/skerry/internal/enroll"
@@ -22,144 +19,168 @@ import (
 	"github.com/skerry-dev/skerry/internal/hub"
 )
 
-// FeatureOptions are what the hub half of enrolment is made of.
-type FeatureOptions struct {
-	Issuer    Issuer
-	Authority *Authority
-	// URLs stand in join tokens: where the hub's port is reached.
-	URLs []string
-	// BusURLs are given to members when the bus is not at the hub's port.
-	BusURLs []string
-	Log     *slog.Logger
-	// Now is the hub's clock.
-	Now func() time.Time
-}
-
-// Feature is the hub half of enrolment.
-type Feature struct {
-	o    FeatureOptions
-	desk atomic.Pointer[Desk]
-	host *hub.Host
-}
-
-// New returns the feature.
-func New(o FeatureOptions) *Feature { return &Feature{o: o} }
-
-// Name implements hub.Feature.
-func (f *Feature) Name() string { return "enroll" }
-
-// How long a join token may be used when nobody says, and at most; and how often ended ones are removed.
+// Life of join tokens.
 const (
 	defaultTokenTTL = 30 * time.Minute
 	maxTokenTTL     = 7 * 24 * time.Hour
 	sweepEvery      = time.Hour
 )
 
+// FeatureOptions are what cmd hands to the feature.
+type FeatureOptions struct {
+	Issuer    Issuer
+	Authority *Authority
+	// BusURLs and TTL are those of Options.
+	BusURLs []string
+	TTL     time.Duration
+}
+
+// Feature is enrolment as a feature of the hub.
+//
+// It reads and writes Site.status.members, Site.spec.revokedMembers and the Secrets of join tokens.
+type Feature struct {
+	o    FeatureOptions
+	host *hub.Host
+	desk *Desk
+}
+
+var _ hub.Feature = (*Feature)(nil)
+
+// NewFeature returns the feature; nothing works before Setup.
+func NewFeature(o FeatureOptions) *Feature { return &Feature{o: o} }
+
+// Name implements hub.Feature.
+func (f *Feature) Name() string { return "enroll" }
+
 // Setup implements hub.Feature.
 func (f *Feature) Setup(_ context.Context, h *hub.Host) error {
-	records := &records{client: h.Client, direct: h.Manager.GetAPIReader()}
+	fresh := h.Manager.GetAPIReader()
+	tokens := &secretTokens{fresh: fresh, writer: h.Client}
 	desk, err := NewDesk(Options{
-		Issuer: f.o.Issuer, Authority: f.o.Authority, Members: records, Tokens: records,
-		BusURLs: f.o.BusURLs, Log: f.o.Log, Now: f.o.Now,
+		Issuer: f.o.Issuer, Authority: f.o.Authority, BusURLs: f.o.BusURLs, TTL: f.o.TTL,
+		Members: &siteMembers{cached: h.Client, fresh: fresh, writer: h.Client}, Tokens: tokens,
+		Log: h.Log.With("component", "enroll"), Now: h.Now,
 	})
 	if err != nil {
 		return err
 	}
-	f.host = h
-	f.desk.Store(desk)
+	f.host, f.desk = h, desk
 	desk.Register(h.Public)
-	h.Public.HandleFunc("POST "+enroll.PathToken, f.makeToken)
-	h.OnSiteGone(func(_ context.Context, s *v1alpha1.Site) error { return desk.Revoke(membersOf(s)...) })
-	err = h.Manager.Add(manager.RunnableFunc(func(ctx context.Context) error { return f.sweep(ctx, records) }))
+	h.Public.HandleFunc("POST "+enroll.PathToken, f.token)
+	h.OnSiteGone(f.siteGone)
+	err = ctrl.NewControllerManagedBy(h.Manager).Named("revocation").For(&v1alpha1.Site{}).Complete(f)
 	if err != nil {
-		return fmt.Errorf("sweep join tokens: %w", err)
+		return fmt.Errorf("set up revocation controller: %w", err)
 	}
-	err = ctrl.NewControllerManagedBy(h.Manager).Named("site-members").For(&v1alpha1.Site{}).
-		Complete(reconcile.Func(f.revoke))
-	if err != nil {
-		return fmt.Errorf("set up controller of members: %w", err)
-	}
-	return nil
+	return h.Manager.Add(manager.RunnableFunc(func(ctx context.Context) error { return f.sweep(ctx, tokens) }))
 }
 
-// Member returns which member made a request on the hub's port; see Desk.Member.
+// Member returns which member made a request; see Desk.Member. Before Setup nobody is a member.
 func (f *Feature) Member(r *http.Request) (fleet.SiteName, fleet.MemberID, error) {
-	desk := f.desk.Load()
-	if desk == nil {
+	if f.desk == nil {
 		return "", "", fmt.Errorf("the hub is starting: %w", ErrNoMember)
 	}
-	return desk.Member(r)
+	return f.desk.Member(r)
 }
 
-// revoke cuts off the members that a Site's spec names, and drops what they said last.
-func (f *Feature) revoke(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+// Reconcile cuts off the members that a Site says are revoked. It is idempotent, and runs for every Site
+// at the start, so that a bus which forgot learns again.
+func (f *Feature) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	var site v1alpha1.Site
 	if err := f.host.Client.Get(ctx, req.NamespacedName, &site); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	var revoked []Member
-	for _, m := range membersOf(&site) {
-		if m.Revoked {
-			revoked = append(revoked, m)
+	var gone []Member
+	for _, m := range site.Status.Members {
+		if hub.Revoked(&site, m.ID) {
+			gone = append(gone, memberOf(&site, m))
 		}
 	}
-	if len(revoked) == 0 {
-		return ctrl.Result{}, nil
-	}
-	err := f.desk.Load().Revoke(revoked...)
-	for _, m := range revoked {
+	err := f.desk.Revoke(gone...)
+	for _, m := range gone {
+		// What a member that was replaced said last must not stand in for the new one.
 		err = errors.Join(err, f.host.Fleet.ForgetMember(ctx, m.Site, m.ID))
 	}
 	return ctrl.Result{}, err
 }
 
-func (f *Feature) sweep(ctx context.Context, tokens Tokens) error {
-	tick := time.NewTicker(sweepEvery)
-	defer tick.Stop()
-	for {
-		if err := tokens.Sweep(ctx, f.o.Now().Add(-lostAnswer)); err != nil && ctx.Err() == nil {
-			f.o.Log.Error("remove ended join tokens", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
+// siteGone cuts off every member of a site whose object goes.
+func (f *Feature) siteGone(_ context.Context, site *v1alpha1.Site) error {
+	var all []Member
+	for _, m := range site.Status.Members {
+		all = append(all, memberOf(site, m))
 	}
+	return f.desk.Revoke(all...)
 }
 
-// makeToken answers a person who asks for a join token.
-func (f *Feature) makeToken(w http.ResponseWriter, r *http.Request) {
+// token serves enroll.PathToken.
+func (f *Feature) token(w http.ResponseWriter, r *http.Request) {
 	name := fleet.SiteName(r.PathValue("site"))
-	if _, err := f.host.People.Check(r, hub.Right{Verb: "create", Resource: "sites", Subresource: "token", Name: string(name)}); err != nil {
+	if err := name.Validate(); err != nil {
+		hub.Fail(w, fmt.Errorf("%w: %w", err, hub.ErrBadRequest))
+		return
+	}
+	right := hub.Right{Verb: "create", Resource: "sites", Subresource: "token", Name: string(name)}
+	if _, err := f.host.People.Check(r, right); err != nil {
 		hub.Fail(w, err)
 		return
 	}
-	var request enroll.TokenRequest
-	if err := json.NewDecoder(io.LimitReader(r.Body, 4<<10)).Decode(&request); err != nil {
-		hub.Fail(w, fmt.Errorf("request: %w: %w", err, hub.ErrBadRequest))
+	ttl, err := readTTL(w, r)
+	if err != nil {
+		hub.Fail(w, fmt.Errorf("%w: %w", err, hub.ErrBadRequest))
 		return
 	}
-	ttl := time.Duration(request.TTLSeconds) * time.Second
-	if ttl == 0 {
-		ttl = defaultTokenTTL
-	}
-	if ttl < 0 || ttl > maxTokenTTL {
-		hub.Fail(w, fmt.Errorf("ttlSeconds: %d, want 1 to %d: %w", request.TTLSeconds, int(maxTokenTTL.Seconds()), hub.ErrBadRequest))
+	var site v1alpha1.Site
+	err = f.host.Manager.GetAPIReader().Get(r.Context(), client.ObjectKey{Name: string(name)}, &site)
+	if client.IgnoreNotFound(err) != nil {
+		hub.Fail(w, fmt.Errorf("read site %q: %w", name, err))
 		return
 	}
-	if err := f.host.Manager.GetAPIReader().Get(r.Context(), client.ObjectKey{Name: string(name)}, &v1alpha1.Site{}); err != nil {
-		if client.IgnoreNotFound(err) == nil {
-			err = fmt.Errorf("site %s: %w", name, hub.ErrNotFound)
-		}
-		hub.Fail(w, err)
+	if err != nil || !site.DeletionTimestamp.IsZero() {
+		hub.Fail(w, fmt.Errorf("site %q: make it first: %w", name, hub.ErrNotFound))
 		return
 	}
-	token, err := f.desk.Load().NewToken(r.Context(), name, f.o.URLs, ttl)
+	token, err := f.desk.NewToken(r.Context(), name, []string{f.host.URL}, ttl)
 	if err != nil {
 		hub.Fail(w, err)
 		return
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	hub.Answer(w, http.StatusOK, enroll.TokenAnswer{Token: token.Text()})
+	hub.Answer(w, http.StatusCreated, enroll.TokenAnswer{Token: token.Text()})
+}
+
+func readTTL(w http.ResponseWriter, r *http.Request) (time.Duration, error) {
+	var request enroll.TokenRequest
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		return 0, fmt.Errorf("read request: %w", err)
+	}
+	if len(body) > 0 {
+		if err := json.Unmarshal(body, &request); err != nil {
+			return 0, fmt.Errorf("read request: %w", err)
+		}
+	}
+	if limit := int(maxTokenTTL.Seconds()); request.TTLSeconds < 0 || request.TTLSeconds > limit {
+		return 0, fmt.Errorf("ttlSeconds is %d, want 0 to %d", request.TTLSeconds, limit)
+	}
+	if request.TTLSeconds == 0 {
+		return defaultTokenTTL, nil
+	}
+	return time.Duration(request.TTLSeconds) * time.Second, nil
+}
+
+// sweep removes tokens some time after they expired, so that who comes late is told why.
+func (f *Feature) sweep(ctx context.Context, tokens Tokens) error {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := tokens.Sweep(ctx, f.host.Now().Add(-maxTokenTTL)); err != nil && ctx.Err() == nil {
+			f.host.Log.Warn("sweep join tokens", "error", err)
+		}
+	}
 }

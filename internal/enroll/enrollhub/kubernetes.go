@@ -3,15 +3,17 @@ package enrollhub
 import (
 	"context"
 	"crypto/ed25519"
-	"errors"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
-	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/skerry-dev/skerry/api/v1alpha1"
@@ -19,213 +21,210 @@ import (
 	"github.com/skerry-dev/skerry/internal/hub"
 )
 
-// records keeps members in Site objects and join tokens in Secrets: Members and Tokens over the
-// Kubernetes API, whose optimistic concurrency makes a token single-use for more than one hub.
-type records struct {
-	client client.Client
-	// direct reads past the cache.
-	direct client.Reader
+// maxMembers is how many a Site's status holds; revoked ones go first.
+const maxMembers = 64
+
+// siteMembers keeps members in Sites: who enrolled in the status, who may not come back in the spec.
+type siteMembers struct {
+	// cached answers the common case; fresh is asked when cached does not know.
+	cached, fresh client.Reader
+	writer        client.Client
 }
 
-// maxPast is how many revoked members a Site remembers: they are there for people to see; one that is
-// forgotten is refused as unknown.
-const maxPast = 16
+var _ Members = (*siteMembers)(nil)
 
-// Member implements Members. It reads from the cache: a revocation takes effect within its delay.
-func (r *records) Member(ctx context.Context, site fleet.SiteName, id fleet.MemberID) (Member, error) {
-	m, err := memberIn(ctx, r.client, site, id)
-	if errors.Is(err, ErrUnknown) {
-		// A member that was admitted a moment ago is not in the cache yet.
-		return memberIn(ctx, r.direct, site, id)
-	}
-	return m, err
-}
-
-func memberIn(ctx context.Context, c client.Reader, site fleet.SiteName, id fleet.MemberID) (Member, error) {
-	s, err := getSite(ctx, c, site)
-	if err != nil {
-		return Member{}, err
-	}
-	for _, m := range membersOf(s) {
-		if m.ID == id {
-			return m, nil
+// Member implements Members. A member that a cache does not show yet is looked for at the API itself.
+func (s *siteMembers) Member(ctx context.Context, site fleet.SiteName, id fleet.MemberID) (Member, error) {
+	for _, from := range []client.Reader{s.cached, s.fresh} {
+		var obj v1alpha1.Site
+		err := from.Get(ctx, client.ObjectKey{Name: string(site)}, &obj)
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return Member{}, fmt.Errorf("read site %q: %w", site, err)
+		}
+		if i := memberIndex(&obj, id); i >= 0 {
+			return memberOf(&obj, obj.Status.Members[i]), nil
 		}
 	}
-	return Member{}, fmt.Errorf("member %q of site %q: %w", id, site, ErrUnknown)
+	return Member{}, fmt.Errorf("site %q, member %q: %w", site, id, ErrUnknown)
 }
 
-func getSite(ctx context.Context, c client.Reader, name fleet.SiteName) (*v1alpha1.Site, error) {
-	var s v1alpha1.Site
-	err := c.Get(ctx, client.ObjectKey{Name: string(name)}, &s)
+func memberIndex(site *v1alpha1.Site, id fleet.MemberID) int {
+	return slices.IndexFunc(site.Status.Members, func(m v1alpha1.SiteMember) bool { return m.ID == string(id) })
+}
+
+func memberOf(site *v1alpha1.Site, m v1alpha1.SiteMember) Member {
+	return Member{
+		Site: fleet.SiteName(site.Name), ID: fleet.MemberID(m.ID), Key: m.PublicKey, SealKey: m.SealKey,
+		Enrolled: m.EnrolledAt.Time, Revoked: hub.Revoked(site, m.ID),
+	}
+}
+
+// Admit implements Members: first it revokes the others in the spec, then it adds the member to the
+// status. A crash between leaves the site without a member until the machine asks again.
+func (s *siteMembers) Admit(ctx context.Context, m Member) (replaced []Member, err error) {
+	var site v1alpha1.Site
+	err = s.fresh.Get(ctx, client.ObjectKey{Name: string(m.Site)}, &site)
 	switch {
-	case apierrors.IsNotFound(err), err == nil && !s.DeletionTimestamp.IsZero():
-		return nil, fmt.Errorf("site %q: %w", name, ErrUnknown)
+	case apierrors.IsNotFound(err), err == nil && !site.DeletionTimestamp.IsZero():
+		return nil, fmt.Errorf("site %q: %w", m.Site, ErrUnknown)
 	case err != nil:
-		return nil, fmt.Errorf("read site %q: %w", name, err)
+		return nil, fmt.Errorf("read site %q: %w", m.Site, err)
+	case memberIndex(&site, m.ID) >= 0:
+		return nil, nil
 	}
-	return &s, nil
-}
-
-func membersOf(s *v1alpha1.Site) []Member {
-	out := make([]Member, 0, len(s.Status.Members))
-	for _, m := range s.Status.Members {
-		if len(m.PublicKey) != ed25519.PublicKeySize {
-			continue // written by hand; no machine can have this key
+	var revoked []v1alpha1.SiteMember // before this; what watches Sites has cut them off
+	for _, old := range site.Status.Members {
+		if hub.Revoked(&site, old.ID) {
+			revoked = append(revoked, old)
+			continue
 		}
-		out = append(out, Member{
-			Site: fleet.SiteName(s.Name), ID: fleet.MemberID(m.ID), Key: m.PublicKey, SealKey: m.SealKey,
-			Enrolled: m.EnrolledAt.Time, Revoked: hub.Revoked(s, m.ID),
+		site.Spec.RevokedMembers = append(site.Spec.RevokedMembers, old.ID)
+		replaced = append(replaced, memberOf(&site, old))
+		replaced[len(replaced)-1].Revoked = true
+	}
+	status := site.Status.DeepCopy()
+	if len(replaced) > 0 {
+		if err := s.writer.Update(ctx, &site); err != nil {
+			return nil, fmt.Errorf("revoke members of site %q: %w", m.Site, changed(err))
+		}
+	}
+	site.Status = *status
+	if len(site.Status.Members) >= maxMembers {
+		site.Status.Members = slices.DeleteFunc(site.Status.Members, func(old v1alpha1.SiteMember) bool {
+			return slices.ContainsFunc(revoked, func(r v1alpha1.SiteMember) bool { return r.ID == old.ID })
 		})
 	}
-	return out
-}
-
-// Admit implements Members. The others are revoked before the new one is written: between the two a site
-// has no member rather than two.
-func (r *records) Admit(ctx context.Context, m Member) ([]Member, error) {
-	s, err := getSite(ctx, r.direct, m.Site)
-	if err != nil {
-		return nil, err
-	}
-	var replaced []Member
-	for _, old := range membersOf(s) {
-		if old.ID == m.ID {
-			return nil, nil
-		}
-		if !old.Revoked {
-			replaced = append(replaced, old)
-			s.Spec.RevokedMembers = append(s.Spec.RevokedMembers, string(old.ID))
-		}
-	}
-	members := append(slices.Clone(s.Status.Members), v1alpha1.SiteMember{
+	site.Status.Members = append(site.Status.Members, v1alpha1.SiteMember{
 		ID: string(m.ID), PublicKey: m.Key, SealKey: m.SealKey, EnrolledAt: metav1.NewTime(m.Enrolled),
 	})
-	if drop := len(members) - maxPast - 1; drop > 0 {
-		for _, gone := range members[:drop] {
-			s.Spec.RevokedMembers = slices.DeleteFunc(s.Spec.RevokedMembers, func(id string) bool { return id == gone.ID })
-		}
-		members = members[drop:]
-	}
-	if err := r.client.Update(ctx, s); err != nil {
-		return nil, changed(fmt.Errorf("revoke members of site %q: %w", m.Site, err))
-	}
-	s.Status.Members = members
-	if err := r.client.Status().Update(ctx, s); err != nil {
-		return nil, changed(fmt.Errorf("write member of site %q: %w", m.Site, err))
+	if err := s.writer.Status().Update(ctx, &site); err != nil {
+		return nil, fmt.Errorf("add member to site %q: %w", m.Site, changed(err))
 	}
 	return replaced, nil
 }
 
-// changed marks a conflict as one that is worth another try.
+// changed names the API's refusal of an object that others changed.
 func changed(err error) error {
 	if apierrors.IsConflict(err) {
-		return fmt.Errorf("%w: %w", err, ErrChanged)
+		return fmt.Errorf("%w: %w", ErrChanged, err)
 	}
 	return err
 }
 
-// Join tokens are Secrets of this type, labelled for sweeping.
+// Of a token's Secret.
 const (
-	tokenType   = "skerry.dev/join-token"
-	tokenLabel  = "skerry.dev/join-token"
-	tokenObject = "join-"
+	tokenType   corev1.SecretType = "skerry.dev/join-token"
+	tokenPrefix                   = "join-"
+	keyHash                       = "hash"
+	keySite                       = "site"
+	keyExpires                    = "expires"
+	keyUsedBy                     = "usedBy"
+	keyUsedAt                     = "usedAt"
+	keyMember                     = "member"
 )
 
-// Keys of a token's Secret. The secret of the token itself is nowhere: only its hash.
-const (
-	tokenHash    = "hash"
-	tokenSite    = "site"
-	tokenExpires = "expires"
-	tokenUsedBy  = "usedBy"
-	tokenUsedAt  = "usedAt"
-	tokenMember  = "member"
-)
-
-// Token implements Tokens.
-func (r *records) Token(ctx context.Context, id string) (TokenRecord, error) {
-	var s corev1.Secret
-	err := r.direct.Get(ctx, client.ObjectKey{Namespace: hub.SystemNamespace, Name: tokenObject + id}, &s)
-	if apierrors.IsNotFound(err) || err == nil && s.Type != tokenType {
-		return TokenRecord{}, fmt.Errorf("join token %q: %w", id, ErrUnknown)
-	}
-	if err != nil {
-		return TokenRecord{}, fmt.Errorf("read join token %q: %w", id, err)
-	}
-	return tokenFrom(id, &s)
+// secretTokens keeps tokens in Secrets of the hub's namespace, by their hash.
+type secretTokens struct {
+	fresh  client.Reader
+	writer client.Client
 }
 
-func tokenFrom(id string, s *corev1.Secret) (TokenRecord, error) {
+var _ Tokens = (*secretTokens)(nil)
+
+// Token implements Tokens.
+func (s *secretTokens) Token(ctx context.Context, id string) (TokenRecord, error) {
+	// The id comes from outside; what is no name of a token must not reach the API.
+	if err := fleet.MemberID(id).Validate(); err != nil {
+		return TokenRecord{}, fmt.Errorf("join token: %w: %w", ErrUnknown, err)
+	}
+	var secret corev1.Secret
+	err := s.fresh.Get(ctx, client.ObjectKey{Namespace: hub.SystemNamespace, Name: tokenPrefix + id}, &secret)
+	if apierrors.IsNotFound(err) || err == nil && secret.Type != tokenType {
+		return TokenRecord{}, fmt.Errorf("join token %s: %w", id, ErrUnknown)
+	}
+	if err != nil {
+		return TokenRecord{}, fmt.Errorf("read join token %s: %w", id, err)
+	}
+	return recordOf(&secret, id)
+}
+
+func recordOf(secret *corev1.Secret, id string) (TokenRecord, error) {
 	t := TokenRecord{
-		ID: id, Site: fleet.SiteName(s.Data[tokenSite]), Member: fleet.MemberID(s.Data[tokenMember]),
-		UsedBy: s.Data[tokenUsedBy], Version: s.ResourceVersion,
+		ID: id, Site: fleet.SiteName(secret.Data[keySite]), UsedBy: ed25519.PublicKey(secret.Data[keyUsedBy]),
+		Member: fleet.MemberID(secret.Data[keyMember]), Version: string(secret.UID) + "/" + secret.ResourceVersion,
 	}
-	expires, err := strconv.ParseInt(string(s.Data[tokenExpires]), 10, 64)
-	if err != nil || len(s.Data[tokenHash]) != len(t.Hash) {
-		return TokenRecord{}, fmt.Errorf("join token %q: its Secret was changed by hand: %w", id, ErrUnknown)
+	hash, err := hex.DecodeString(string(secret.Data[keyHash]))
+	if err == nil && len(hash) != sha256.Size {
+		err = fmt.Errorf("hash has %d bytes", len(hash))
 	}
-	t.Hash, t.Expires = [len(t.Hash)]byte(s.Data[tokenHash]), time.Unix(expires, 0)
-	if len(t.UsedBy) > 0 {
-		used, err := strconv.ParseInt(string(s.Data[tokenUsedAt]), 10, 64)
-		if err != nil {
-			return TokenRecord{}, fmt.Errorf("join token %q: its Secret was changed by hand: %w", id, ErrUnknown)
-		}
-		t.UsedAt = time.Unix(used, 0)
+	if err == nil {
+		t.Hash = [sha256.Size]byte(hash)
+		t.Expires, err = time.Parse(time.RFC3339, string(secret.Data[keyExpires]))
+	}
+	if used := secret.Data[keyUsedAt]; err == nil && len(used) > 0 {
+		t.UsedAt, err = time.Parse(time.RFC3339, string(used))
+	}
+	if err != nil {
+		return TokenRecord{}, fmt.Errorf("secret %s/%s is no join token: %w: delete it", secret.Namespace, secret.Name, err)
 	}
 	return t, nil
 }
 
 func secretOf(t TokenRecord) *corev1.Secret {
-	s := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: hub.SystemNamespace, Name: tokenObject + t.ID, ResourceVersion: t.Version,
-			Labels: map[string]string{tokenLabel: "true"},
-		},
-		Type: tokenType,
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: hub.SystemNamespace, Name: tokenPrefix + t.ID},
+		Type:       tokenType,
 		Data: map[string][]byte{
-			tokenHash:    t.Hash[:],
-			tokenSite:    []byte(t.Site),
-			tokenExpires: []byte(strconv.FormatInt(t.Expires.Unix(), 10)),
+			keyHash: []byte(hex.EncodeToString(t.Hash[:])), keySite: []byte(t.Site),
+			keyExpires: []byte(t.Expires.UTC().Format(time.RFC3339)),
 		},
 	}
 	if len(t.UsedBy) > 0 {
-		s.Data[tokenUsedBy] = t.UsedBy
-		s.Data[tokenUsedAt] = []byte(strconv.FormatInt(t.UsedAt.Unix(), 10))
-		s.Data[tokenMember] = []byte(t.Member)
+		secret.Data[keyUsedBy], secret.Data[keyMember] = t.UsedBy, []byte(t.Member)
+		secret.Data[keyUsedAt] = []byte(t.UsedAt.UTC().Format(time.RFC3339))
 	}
-	return s
+	return secret
 }
 
 // Create implements Tokens.
-func (r *records) Create(ctx context.Context, t TokenRecord) error {
-	if err := r.client.Create(ctx, secretOf(t)); err != nil {
-		return fmt.Errorf("store join token %q: %w", t.ID, err)
-	}
-	return nil
+func (s *secretTokens) Create(ctx context.Context, t TokenRecord) error {
+	return s.writer.Create(ctx, secretOf(t))
 }
 
 // Use implements Tokens.
-func (r *records) Use(ctx context.Context, t TokenRecord) error {
-	if err := r.client.Update(ctx, secretOf(t)); err != nil {
-		return changed(fmt.Errorf("use join token %q: %w", t.ID, err))
+func (s *secretTokens) Use(ctx context.Context, t TokenRecord) error {
+	secret := secretOf(t)
+	uid, version, _ := strings.Cut(t.Version, "/")
+	secret.UID, secret.ResourceVersion = types.UID(uid), version
+	err := s.writer.Update(ctx, secret)
+	if apierrors.IsNotFound(err) {
+		return fmt.Errorf("use join token %s: %w: %w", t.ID, ErrChanged, err)
+	}
+	if err != nil {
+		return fmt.Errorf("use join token %s: %w", t.ID, changed(err))
 	}
 	return nil
 }
 
 // Sweep implements Tokens.
-func (r *records) Sweep(ctx context.Context, before time.Time) error {
+func (s *secretTokens) Sweep(ctx context.Context, before time.Time) error {
 	var list corev1.SecretList
-	err := r.direct.List(ctx, &list, client.InNamespace(hub.SystemNamespace), client.MatchingLabels{tokenLabel: "true"})
+	err := s.fresh.List(ctx, &list, client.InNamespace(hub.SystemNamespace), client.MatchingFields{"type": string(tokenType)})
 	if err != nil {
 		return fmt.Errorf("list join tokens: %w", err)
 	}
 	for i := range list.Items {
-		s := &list.Items[i]
-		expires, err := strconv.ParseInt(string(s.Data[tokenExpires]), 10, 64)
-		if err == nil && !time.Unix(expires, 0).Before(before) {
+		secret := &list.Items[i]
+		t, err := recordOf(secret, secret.Name)
+		if err == nil && !t.Expires.Before(before) {
 			continue
 		}
-		if err := client.IgnoreNotFound(r.client.Delete(ctx, s)); err != nil {
-			return fmt.Errorf("remove join token %s: %w", s.Name, err)
+		// One that cannot be read lets nobody join; its name is in the log of who tries.
+		if err := s.writer.Delete(ctx, secret, client.Preconditions{UID: &secret.UID}); client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("delete join token %s: %w", secret.Name, err)
 		}
 	}
 	return nil
