@@ -45,7 +45,6 @@ type box struct {
 	local   *http.ServeMux
 	metrics *prometheus.Registry
 	module  *appsite.Module
-	changes int
 }
 
 func newBox(t *testing.T) *box {
