@@ -47,7 +47,7 @@ type hubOptions struct {
 
 // externalNATS is an existing NATS in place of the embedded one.
 type externalNATS struct {
-	url, siteURL, account, signingKey, creds string
+	url, siteURL, account, signingKey string
 }
 
 // hubEvents are told while a hub starts; each at most once.

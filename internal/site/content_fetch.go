@@ -216,7 +216,11 @@ func (c *ContentDir) receive(ctx context.Context, repository string, ref Content
 	}
 	missing := ref.Size - have
 	n, err := io.CopyBuffer(struct{ io.Writer }{w}, io.LimitReader(body, missing), make([]byte, copyBuffer))
-	if err == nil && n < missing {
+	switch {
+	case err == nil && n == 0:
+		// It ended in order where a break would have failed: there is no more to be had.
+		err = fmt.Errorf("there are only %d of the %d bytes that were announced: %w", have, ref.Size, fleet.ErrDigest)
+	case err == nil && n < missing:
 		err = fmt.Errorf("broke off after %d of %d bytes: %w", have+n, ref.Size, io.ErrUnexpectedEOF)
 	}
 	if err == nil {

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -370,11 +371,7 @@ func TestOneDownloadForAllWhoAsk(t *testing.T) {
 			}
 		})
 	}
-	for waiting := 0; waiting < 11; { // until all ask
-		c.mu.Lock()
-		waiting = c.flights[ref.Digest].waiters
-		c.mu.Unlock()
-	}
+	awaitWaiters(c, ref.Digest, 11)
 	cancelFirst() // the one who began it leaves: the others still get it
 	if err := <-firstDone; !errors.Is(err, context.Canceled) {
 		t.Errorf("who left got %v", err)
@@ -393,25 +390,45 @@ func TestWhoAsksAfterAllLeftBeginsAgain(t *testing.T) {
 	data := []byte("content")
 	ref := ContentRef{Digest: fleet.DigestOf(data), Size: int64(len(data))}
 	var tries atomic.Int64
-	began := make(chan struct{})
+	began, ended, release := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	c := content(t, fetchFunc(func(ctx context.Context, _ string, _ ContentRef, _ int64) (io.ReadCloser, error) {
 		if tries.Add(1) == 1 {
 			close(began)
 			<-ctx.Done()
+			close(ended)
+			<-release
 			return nil, ctx.Err()
 		}
 		return io.NopCloser(bytes.NewReader(data)), nil
 	}))
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- c.Ensure(ctx, "r", ref) }()
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { first <- c.Ensure(ctx, "r", ref) }()
 	<-began
 	cancel()
-	if err := c.Ensure(t.Context(), "r", ref); err != nil {
+	<-ended
+	go func() { second <- c.Ensure(t.Context(), "r", ref) }()
+	awaitWaiters(c, ref.Digest, 1) // the second meets the download that is ending
+	close(release)
+	if err := <-second; err != nil {
 		t.Errorf("the second: %v", err)
 	}
-	if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+	if err := <-first; !errors.Is(err, context.Canceled) {
 		t.Errorf("the first: %v", err)
+	}
+}
+
+// awaitWaiters returns once so many wait for a download.
+func awaitWaiters(c *ContentDir, d fleet.Digest, want int) {
+	for {
+		c.mu.Lock()
+		f := c.flights[d]
+		there := f != nil && f.waiters >= want
+		c.mu.Unlock()
+		if there {
+			return
+		}
+		runtime.Gosched()
 	}
 }
 
