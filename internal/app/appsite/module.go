@@ -132,14 +132,7 @@ func (m *Module) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("apps: %w", err)
 	}
-	for key, rec := range records {
-		if rec.Good != nil {
-			if err := m.trees.claim(key, rec.Good.Manifest); err != nil {
-				return fmt.Errorf("apps: %w", err)
-			}
-		}
-	}
-	if err := m.trees.sweep(); err != nil {
+	if err := m.keepStored(records); err != nil {
 		return fmt.Errorf("apps: %w", err)
 	}
 	body, err := m.bucket.GetBytes(sectionKey)
@@ -161,6 +154,25 @@ func (m *Module) Start(ctx context.Context) error {
 	}
 	m.direct(section, records)
 	return nil
+}
+
+// keepStored keeps what the stored releases need, and removes other unpacked files.
+func (m *Module) keepStored(records map[fleet.AppKey]appRecord) error {
+	for key, rec := range records {
+		var blobs, manifests []fleet.Digest
+		for _, rel := range []*release{rec.Good, rec.Next} {
+			if rel != nil {
+				blobs, manifests = append(blobs, rel.Blobs...), append(manifests, rel.Manifest)
+			}
+		}
+		if len(blobs) == 0 {
+			continue // what was being fetched is still kept as it was
+		}
+		if err := errors.Join(m.host.Content.Keep(contentOwner(key), blobs), m.trees.claim(key, manifests...)); err != nil {
+			return err
+		}
+	}
+	return m.trees.sweep()
 }
 
 // Apply implements site.Module.

@@ -19,12 +19,16 @@ func (w *worker) rollOut(ctx context.Context, want app.Placement) error {
 	if err != nil {
 		return err
 	}
+	dir, err := w.files(ctx, rel) // before anything is stopped: it may take long
+	if err != nil {
+		return err
+	}
 	w.at(fleet.PhaseStarting)
 	old := w.live()
 	if old != nil && (rel.exclusive() || old.rel.exclusive()) {
-		return w.replace(ctx, old, rel)
+		return w.replace(ctx, old, rel, dir)
 	}
-	next, err := w.tryOut(ctx, rel)
+	next, err := w.tryOut(ctx, rel, dir)
 	if err != nil {
 		return err
 	}
@@ -42,12 +46,12 @@ func (w *worker) rollOut(ctx context.Context, want app.Placement) error {
 }
 
 // replace stops the old instance, then starts the new one, while the gateway holds requests.
-func (w *worker) replace(ctx context.Context, old *live, rel release) error {
+func (w *worker) replace(ctx context.Context, old *live, rel release, dir string) error {
 	w.hold(true)
 	defer w.hold(false)
 	w.drain(old, w.m.opts.HeldDrainWithin)
 	w.retire(old)
-	next, err := w.tryOut(ctx, rel)
+	next, err := w.tryOut(ctx, rel, dir)
 	if err == nil {
 		if err = w.promote(next); err != nil {
 			w.retire(next)
@@ -144,8 +148,8 @@ func (w *worker) claimTrees(rel release) error {
 }
 
 // tryOut starts an instance and waits until it is ready, for a bounded time.
-func (w *worker) tryOut(ctx context.Context, rel release) (*live, error) {
-	next, err := w.launch(ctx, rel)
+func (w *worker) tryOut(ctx context.Context, rel release, dir string) (*live, error) {
+	next, err := w.launch(ctx, rel, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +202,11 @@ func (w *worker) promote(l *live) error {
 
 // restore starts a release that was good before and makes it the one that answers once it is ready.
 func (w *worker) restore(ctx context.Context, rel release) error {
-	l, err := w.launch(ctx, rel)
+	dir, err := w.files(ctx, rel)
+	var l *live
+	if err == nil {
+		l, err = w.launch(ctx, rel, dir)
+	}
 	if err != nil {
 		return fmt.Errorf("last good release %s: %w", rel.Placement.Release, err)
 	}

@@ -90,10 +90,10 @@ func (w *worker) direct(p *app.Placement) {
 
 // wipe makes the app leave with its data.
 func (w *worker) wipe() {
-	w.direct(nil)
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.removeData = true
+	w.mu.Unlock()
+	w.direct(nil)
 }
 
 func (w *worker) wants() *app.Placement {

@@ -110,7 +110,8 @@ func declared(l app.Limits) []setting {
 		})
 	}
 	if l.CPUMillis > 0 {
-		const period = 100_000 // microseconds, the kernel's default
+		// In microseconds; the period is the kernel's default, and 1000 the least quota that it takes.
+		const period = 100_000
 		quota := strconv.Itoa(max(l.CPUMillis*(period/1000), 1000))
 		out = append(out, setting{
 			controller: "cpu", name: "CPU", shown: strconv.Itoa(l.CPUMillis) + " thousandths",
@@ -246,6 +247,30 @@ func groupPIDs(dirs []string) []int {
 	}
 	slices.Sort(pids)
 	return slices.Compact(pids)
+}
+
+// strays lists the groups of instances that lie in this agent's place and that nobody knows.
+func (c *cgroups) strays(known map[string]bool) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	parents := []string{c.unified}
+	for _, parent := range c.legacy {
+		parents = append(parents, parent)
+	}
+	var out []string
+	for _, parent := range parents {
+		entries, err := os.ReadDir(parent)
+		if parent == "" || err != nil {
+			continue // there is none until the first instance
+		}
+		for _, e := range entries {
+			if e.IsDir() && !known[e.Name()] {
+				out = append(out, filepath.Join(parent, e.Name()))
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // removePatience is how long the kernel may take to let go of a group whose last process just ended.
