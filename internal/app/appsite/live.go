@@ -105,8 +105,11 @@ func (w *worker) observe(l *live) {
 	case l.changed <- struct{}{}:
 	default:
 	}
-	if now.Phase == fleet.PhaseFailed {
+	switch {
+	case now.Phase == fleet.PhaseFailed:
 		w.wake()
+	case now.Phase == fleet.PhaseRunning && l == w.current && w.want != nil && l.rel.digest() == w.want.Digest:
+		w.failures = 0
 	}
 	w.refresh()
 }

@@ -75,6 +75,10 @@ type Module struct {
 	cancel, cancelHard context.CancelFunc
 	workers            sync.WaitGroup
 
+	// storing is held while app records are read, changed and stored. It is taken before mu, which is taken
+	// before a worker's own lock.
+	storing sync.Mutex
+
 	mu   sync.Mutex
 	apps map[fleet.AppKey]*worker
 	// facts of the site, as the newest section says them.
@@ -184,6 +188,8 @@ func (m *Module) Apply(_ context.Context, body []byte, facts fleet.Facts) error 
 	if section.Facts.Name == "" {
 		section.Facts = facts
 	}
+	m.storing.Lock()
+	defer m.storing.Unlock()
 	records, err := m.records()
 	if err != nil {
 		return fmt.Errorf("apps: %w", err)
@@ -247,14 +253,22 @@ func (m *Module) employ(key fleet.AppKey, rec appRecord) {
 	}
 }
 
-// forget drops a worker whose app has left, unless it was told of the app again meanwhile.
-func (m *Module) forget(w *worker) bool {
+// dismiss forgets an app that has left, and reports false when it was told of the app again meanwhile.
+func (m *Module) dismiss(w *worker) bool {
+	m.storing.Lock()
+	defer m.storing.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if w.wants() != nil {
 		return false
 	}
+	if err := m.bucket.Delete(appKey + w.key.String()); err != nil {
+		m.log.Error("app does not leave", "app", w.key.String(), "error", err)
+		return false
+	}
 	delete(m.apps, w.key)
+	m.metrics.forget(w.key)
+	m.host.Changed()
 	return true
 }
 

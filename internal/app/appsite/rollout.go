@@ -97,13 +97,15 @@ func (w *worker) remembered() appRecord {
 
 // remember changes the app's record on disk and in memory.
 func (w *worker) remember(change func(*appRecord)) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	rec := w.record
+	w.m.storing.Lock()
+	defer w.m.storing.Unlock()
+	rec := w.remembered()
 	change(&rec)
 	if err := w.m.bucket.Put(appKey+w.key.String(), rec); err != nil {
 		return err
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.record = rec
 	return nil
 }
@@ -256,23 +258,21 @@ func (w *worker) leave() bool {
 	w.mu.Lock()
 	removeData := w.removeData
 	w.mu.Unlock()
-	errs := []error{w.log.remove(), w.keep(), w.m.trees.claim(w.key)}
+	// The record goes last, when the worker is dismissed; without releases in it, an agent that is killed
+	// meanwhile comes back to go on here.
+	errs := []error{
+		w.remember(func(r *appRecord) { r.Good, r.Next = nil, nil }),
+		w.log.remove(), w.keep(), w.m.trees.claim(w.key),
+	}
 	_ = os.Remove(filepath.Dir(w.m.logDir(w.key))) // fails while another app of the namespace is there
 	if removeData {
 		errs = append(errs, os.RemoveAll(w.m.dataDir(w.key)))
 		_ = os.Remove(filepath.Dir(w.m.dataDir(w.key)))
 	}
-	err := errors.Join(errs...)
-	if err == nil {
-		err = w.m.bucket.Delete(appKey + w.key.String())
-	}
-	if err != nil {
+	if err := errors.Join(errs...); err != nil {
 		w.m.log.Error("app does not leave", "app", w.key.String(), "error", err)
 		return false
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.record.Good, w.record.Next = nil, nil
 	return true
 }
 

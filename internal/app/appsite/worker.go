@@ -25,7 +25,7 @@ type worker struct {
 	begun bool
 
 	mu sync.Mutex
-	// want is the newest placement, nil when the app leaves; told is whether there was one yet.
+	// want is the newest placement, nil when the app leaves.
 	want       *app.Placement
 	removeData bool
 	// cut ends the step under way. news says that want changed since that step began.
@@ -125,9 +125,8 @@ func (w *worker) run() {
 		want, ctx, cancel := w.next()
 		var wait time.Duration
 		if want == nil {
-			if w.leave() && w.m.forget(w) {
+			if w.leave() && w.m.dismiss(w) {
 				cancel()
-				w.m.host.Changed()
 				return
 			}
 			wait = w.m.opts.RetryAfter
