@@ -108,7 +108,7 @@ func (a *attempt) spawnAnyhow() error {
 		g.unified = unified
 		return err
 	}
-	a.i.rt.log.Warn("program runs outside of its control group", append(appAttrs(a.i.plan.spec.App, a.i.plan.spec.ID), "error", err)...)
+	a.i.outside(err)
 	return nil
 }
 
