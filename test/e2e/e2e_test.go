@@ -124,13 +124,17 @@ func status(t *testing.T, f *fleettest.Fleet, name string) app.StatusView {
 // portOf returns the address at which a site answers, from `skerry status -o json`.
 func portOf(t *testing.T, f *fleettest.Fleet, site fleet.SiteName) string {
 	t.Helper()
-	for _, s := range status(t, f, "welcome").Sites {
-		if s.Site == site {
-			return strings.TrimSuffix(strings.TrimPrefix(s.URL, "http://"), "/")
+	address := ""
+	fleettest.Eventually(t, 30*time.Second, "the address of "+string(site), func() string {
+		for _, s := range status(t, f, "welcome").Sites {
+			if s.Site == site && s.URL != "" {
+				address = strings.TrimSuffix(strings.TrimPrefix(s.URL, "http://"), "/")
+				return ""
+			}
 		}
-	}
-	t.Fatalf("no site %s", site)
-	return ""
+		return "not reported yet"
+	})
+	return address
 }
 
 // scripts runs the txtar files below testdata against the fleet.

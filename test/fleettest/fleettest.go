@@ -24,17 +24,24 @@ import (
 // Binaries are the two programs as a person would build them.
 type Binaries struct{ Skerry, Site string }
 
-// Build builds both programs into dir, stripped as for a release.
-func Build(ctx context.Context, dir string) (Binaries, error) {
+// Build builds both programs into dir. Without flags it uses the build cache that the tests themselves fill;
+// ReleaseFlags are those of `make build`.
+func Build(ctx context.Context, dir string, flags ...string) (Binaries, error) {
 	b := Binaries{Skerry: filepath.Join(dir, "skerry"), Site: filepath.Join(dir, "skerry-site")}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/",
-		"github.com/skerry-dev/skerry/cmd/skerry", "github.com/skerry-dev/skerry/cmd/skerry-site")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	args := append([]string{"build", "-o", dir + "/"}, flags...)
+	cmd := exec.CommandContext(ctx, "go", append(args,
+		"github.com/skerry-dev/skerry/cmd/skerry", "github.com/skerry-dev/skerry/cmd/skerry-site")...)
+	if len(flags) > 0 {
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return b, fmt.Errorf("build programs: %w\n%s", err, out)
 	}
 	return b, nil
 }
+
+// ReleaseFlags make the programs as they are released: without cgo, paths and symbols.
+func ReleaseFlags() []string { return []string{"-trimpath", "-ldflags=-s -w"} }
 
 // Fleet is one installation that `skerry up` runs.
 type Fleet struct {
