@@ -73,7 +73,9 @@ func (b *lockedBuffer) String() string {
 }
 
 // Require skips or fails the test where an installation cannot run.
-func Require(t testing.TB) { testenv.Require(t, testenv.Tool("go"), testenv.Tool("sh"), testenv.Tool("curl")) }
+func Require(t testing.TB) {
+	testenv.Require(t, testenv.Tool("go"), testenv.Tool("sh"), testenv.Tool("curl"))
+}
 
 // NewDir makes a directory that apps' own users may enter, removed after the test.
 func NewDir(t testing.TB) string {
