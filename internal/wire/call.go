@@ -19,7 +19,8 @@ const StreamIdleSeconds = 30
 // accepts, parts follow on StreamSubject.
 type Call struct {
 	Protocol int `json:"protocol"`
-	// Stream is the id under which parts are awaited; empty when one reply is enough.
+	// Stream is the id under which parts are awaited, one token of letters, digits, '-' and '_'; empty when
+	// one reply is enough.
 	Stream string `json:"stream,omitempty"`
 	// Body is the method's own request.
 	Body json.RawMessage `json:"body,omitempty"`
@@ -64,7 +65,16 @@ func DecodeCall(data []byte) (Call, error) {
 	if err := decode(data, &c, "call"); err != nil {
 		return Call{}, err
 	}
-	return c, checkProtocol("call", c.Protocol)
+	if err := checkProtocol("call", c.Protocol); err != nil {
+		return Call{}, err
+	}
+	if c.Stream == "" {
+		return c, nil
+	}
+	if err := checkToken("stream", c.Stream); err != nil {
+		return Call{}, fmt.Errorf("call: %w", err)
+	}
+	return c, nil
 }
 
 // EncodeJSON encodes a message that has no checks of its own and bounds its size.
@@ -79,8 +89,8 @@ func DecodeAck(data []byte) (Ack, error) {
 	if err := decode(data, &a, "ack"); err != nil {
 		return Ack{}, err
 	}
-	if a.Stream == "" {
-		return Ack{}, fmt.Errorf("ack: stream must be set: %w", ErrMessage)
+	if err := checkToken("stream", a.Stream); err != nil {
+		return Ack{}, fmt.Errorf("ack: %w", err)
 	}
 	return a, nil
 }
