@@ -29,7 +29,7 @@ func newDown(out io.Writer) *cobra.Command {
 			return runDown(cmd.Context(), dir, out)
 		},
 	}
-	c.Flags().StringVar(&dataDir, "data-dir", "", "where everything is kept (default: $SKERRY_HOME, then $XDG_DATA_HOME/skerry)")
+	c.Flags().StringVar(&dataDir, "data-dir", "", "where everything is kept (default: $SKERRY_HOME, then $XDG_DATA_HOME/skerry; /var/lib/skerry for root)")
 	return c
 }
 

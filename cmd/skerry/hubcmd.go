@@ -58,7 +58,7 @@ func newHubRun() *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&dataDir, "data-dir", "", "where everything is kept (default: $SKERRY_HOME, then $XDG_DATA_HOME/skerry)")
+	f.StringVar(&dataDir, "data-dir", "", "where everything is kept (default: $SKERRY_HOME, then $XDG_DATA_HOME/skerry; /var/lib/skerry for root)")
 	f.StringVar(&o.addr, "addr", "127.0.0.1:7443", "address of the port for sites and people")
 	f.StringVar(&o.publicURL, "public-url", "", "how sites and people reach that port (default: https:// and its address)")
 	f.StringArrayVar(&o.names, "name", nil, "DNS name or IP address for the certificates; may be given again")

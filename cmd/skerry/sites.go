@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/skerry-dev/skerry/cmd/internal/dirs"
+	"github.com/skerry-dev/skerry/internal/enroll/enrollsite"
 	"github.com/skerry-dev/skerry/internal/site"
 )
 
@@ -48,15 +50,15 @@ func (s localSite) status(ctx context.Context) (site.Status, error) {
 
 // enrolled reports whether the site joined before, so that it needs no token.
 func (s localSite) enrolled() bool {
-	_, err := os.Stat(filepath.Join(s.dir, identityFile))
+	_, err := os.Stat(filepath.Join(s.dir, enrollsite.IdentityFile))
 	return err == nil
 }
 
 // start starts the agent in a process group of its own, so that Ctrl-C and the end of this program do not
 // reach it. The token, if any, travels by environment: arguments are for everybody to read.
 func (s localSite) start(binary, token string) (*exec.Cmd, error) {
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make directory of site %s: %w", s.name, err)
+	if err := dirs.Make(s.dir); err != nil {
+		return nil, fmt.Errorf("site %s: %w", s.name, err)
 	}
 	logFile, err := os.OpenFile(filepath.Join(s.dir, "agent.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {

@@ -52,7 +52,7 @@ func newUp(out, errOut io.Writer) *cobra.Command {
 			return runUp(cmd.Context(), f, out, errOut)
 		},
 	}
-	c.Flags().StringVar(&f.dataDir, "data-dir", "", "where everything is kept (default: $SKERRY_HOME, then $XDG_DATA_HOME/skerry)")
+	c.Flags().StringVar(&f.dataDir, "data-dir", "", "where everything is kept (default: $SKERRY_HOME, then $XDG_DATA_HOME/skerry; /var/lib/skerry for root)")
 	c.Flags().IntVar(&f.sites, "sites", 3, "how many sites to run")
 	c.Flags().BoolVar(&f.noExample, "no-example", false, "do not run the example app")
 	c.Flags().StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error, of what goes to DATA-DIR/hub.log")
@@ -67,6 +67,9 @@ const (
 
 func runUp(ctx context.Context, f upFlags, out, errOut io.Writer) error {
 	started := time.Now()
+	if err := dirs.CheckPassable(f.dataDir); err != nil {
+		return cli.Hint(err, "choose another --data-dir, such as /var/lib/skerry, or run chmod o+x on that directory")
+	}
 	log, closeLog, err := upLog(f)
 	if err != nil {
 		return err
@@ -98,7 +101,7 @@ func runUp(ctx context.Context, f upFlags, out, errOut io.Writer) error {
 	select {
 	case r := <-running:
 		err = u.bringUp(ctx, r)
-		if err == nil {
+		if err == nil && ctx.Err() == nil {
 			u.farewell()
 			select {
 			case <-ctx.Done():
@@ -130,8 +133,8 @@ func upLog(f upFlags) (*slog.Logger, func(), error) {
 	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
 		return nil, nil, cli.Usage(fmt.Errorf("--log-level %q: want debug, info, warn or error", f.logLevel))
 	}
-	if err := os.MkdirAll(f.dataDir, 0o700); err != nil {
-		return nil, nil, fmt.Errorf("make data directory: %w", err)
+	if err := dirs.Make(f.dataDir); err != nil {
+		return nil, nil, err
 	}
 	file, err := os.OpenFile(filepath.Join(f.dataDir, "hub.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {

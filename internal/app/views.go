@@ -4,18 +4,6 @@ import (
 	"github.com/skerry-dev/skerry/internal/fleet"
 )
 
-// MethodLogs is the call by which the hub asks a member for an app's log; the answer is a stream of text.
-const MethodLogs = "app-logs"
-
-// LogsRequest is the body of a call of MethodLogs.
-type LogsRequest struct {
-	App fleet.AppKey `json:"app"`
-	// Tail is how many of the last lines to begin with; zero for none, negative for all that is kept.
-	Tail int `json:"tail"`
-	// Follow keeps the answer open for lines to come.
-	Follow bool `json:"follow,omitempty"`
-}
-
 // Paths of the hub's views of apps, as patterns of net/http.
 const (
 	PathStatus = "/view/v1/namespaces/{namespace}/apps/{app}/status"

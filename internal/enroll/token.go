@@ -99,6 +99,14 @@ func NewID() string {
 	return strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
 }
 
+// ValidateID reports whether id is one that NewID could have made.
+func ValidateID(id string) error {
+	if id == "" || len(id) > maxTokenID || strings.Trim(id, "abcdefghijklmnopqrstuvwxyz234567") != "" {
+		return fmt.Errorf("its id is malformed: %w", ErrToken)
+	}
+	return nil
+}
+
 // String names the token without its secret.
 func (t Token) String() string { return "join token " + t.ID }
 
@@ -160,8 +168,8 @@ func ParseToken(text string) (Token, error) {
 }
 
 func (t Token) validate() error {
-	if t.ID == "" || strings.Trim(t.ID, "abcdefghijklmnopqrstuvwxyz234567") != "" {
-		return fmt.Errorf("its id is malformed: %w", ErrToken)
+	if err := ValidateID(t.ID); err != nil {
+		return err
 	}
 	if len(t.URLs) == 0 || len(t.URLs) > maxURLs {
 		return fmt.Errorf("it names %d addresses of the hub, want 1 to %d: %w", len(t.URLs), maxURLs, ErrToken)

@@ -70,11 +70,17 @@ func connect(t testing.TB, o natsbus.Options) *natsbus.Client {
 // member returns the options of a member's client, without its address.
 func (h hub) member(t testing.TB, site fleet.SiteName, member fleet.MemberID) natsbus.Options {
 	t.Helper()
+	return h.memberFor(t, site, member, time.Hour)
+}
+
+// memberFor is member with credentials that live ttl.
+func (h hub) memberFor(t testing.TB, site fleet.SiteName, member fleet.MemberID, ttl time.Duration) natsbus.Options {
+	t.Helper()
 	public, private, err := ed25519.GenerateKey(nil)
 	must(t, err)
 	return natsbus.Options{
 		Credentials: func() (string, error) {
-			credential, _, _, err := h.server.IssueMember(site, member, public, time.Hour, time.Now())
+			credential, _, _, err := h.server.IssueMember(site, member, public, ttl, time.Now())
 			return credential, err
 		},
 		Sign:        func(nonce []byte) ([]byte, error) { return ed25519.Sign(private, nonce), nil },

@@ -61,7 +61,7 @@ func NewIssuer(account string, signingSeed []byte) (*Issuer, error) {
 func (i *Issuer) CanRevoke() bool { return false }
 
 // Revoke does nothing: the credential ends by itself.
-func (i *Issuer) Revoke(ed25519.PublicKey) error { return nil }
+func (i *Issuer) Revoke(...ed25519.PublicKey) error { return nil }
 
 // IssueMember returns the credential of a member, a NATS user JWT for its own key, and from when until
 // when it holds. A ttl beyond what the issuer allows is shortened.

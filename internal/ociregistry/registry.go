@@ -1,7 +1,7 @@
 // Package ociregistry is the hub's own registry: an OCI distribution (v1.1) server over one directory.
 //
 // It is a driver: the hub's composition root opens it, mounts it under /v2/ and hands in who may do what;
-// nothing at a site imports it. It imports the kernel and the types of the image specification.
+// nothing at a site imports it. It imports the kernel, the types of the image specification and Prometheus.
 //
 // It is written here because the registry of go-containerregistry keeps manifests, tags and uploads in
 // memory, serves content without verifying it, writes blobs without syncing them, and has neither

@@ -2,7 +2,6 @@ package ociregistry
 
 import (
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -172,16 +171,23 @@ func (r *Registry) mount(req *http.Request, repo, from string, d fleet.Digest) (
 	if CheckRepository(from) != nil || !r.mayPull(req, from, d) {
 		return false, nil
 	}
-	r.sweep.RLock()
-	defer r.sweep.RUnlock()
 	if !r.disk.linked(from, blobLinks, d) {
 		return false, nil
 	}
+	// Verifying may take long: it is done before anything is held.
 	f, _, err := r.disk.open(d)
 	if err != nil {
 		return false, nil // it is uploaded, and thereby healed
 	}
-	return true, errors.Join(r.disk.link(repo, blobLinks, d, ""), f.Close())
+	if err := f.Close(); err != nil {
+		return false, err
+	}
+	r.sweep.RLock()
+	defer r.sweep.RUnlock()
+	if !r.disk.linked(from, blobLinks, d) {
+		return false, nil // collected meanwhile
+	}
+	return true, r.disk.link(repo, blobLinks, d, "")
 }
 
 func (r *Registry) uploadStatus(w http.ResponseWriter, _ *http.Request, rt route) error {
@@ -277,6 +283,10 @@ func (r *Registry) finishUpload(w http.ResponseWriter, req *http.Request, up *up
 	if got := up.sum.Digest(); got != want {
 		r.uploads.end(up)
 		return refuse(http.StatusBadRequest, codeDigestInvalid, "the content's digest is %s, not %s", got, want)
+	}
+	// Most of the writing is over before anything is held.
+	if err := up.file.Sync(); err != nil {
+		return fmt.Errorf("store blob: %w", err)
 	}
 	r.sweep.RLock()
 	defer r.sweep.RUnlock()

@@ -24,12 +24,6 @@ type Gateway interface {
 	Router
 }
 
-// LinkWatcher is a Module that wants to know whether the hub can be reached.
-type LinkWatcher interface {
-	// LinkChanged is called with the first state and each later one. It must not block.
-	LinkChanged(fleet.Link)
-}
-
 // Options are what an agent is made of.
 type Options struct {
 	// Site and Member are who this agent is.

@@ -35,6 +35,12 @@ type Wiper interface {
 	Wipe(ctx context.Context) error
 }
 
+// LinkWatcher is a Module that wants to know whether the hub can be reached.
+type LinkWatcher interface {
+	// LinkChanged is called once after Start and whenever the link changes, from the agent's goroutine.
+	LinkChanged(fleet.Link)
+}
+
 // Host is what the agent gives a module when it is made. All of it is safe for concurrent use.
 type Host struct {
 	// Name of this site.

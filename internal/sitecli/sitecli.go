@@ -98,7 +98,7 @@ func newRun(d Deps) *cobra.Command {
 }
 
 func dataDirFlag(c *cobra.Command, dir *string) {
-	c.Flags().StringVar(dir, "data-dir", "", "where the agent keeps everything (default: $SKERRY_HOME, then $XDG_DATA_HOME/skerry)")
+	c.Flags().StringVar(dir, "data-dir", "", "where the agent keeps everything (default: $SKERRY_HOME, then $XDG_DATA_HOME/skerry; /var/lib/skerry for root)")
 }
 
 func newStatus(d Deps) *cobra.Command {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/skerry-dev/skerry/cmd/internal/dirs"
 	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/app/appsite"
 	"github.com/skerry-dev/skerry/internal/app/process"
@@ -49,8 +50,8 @@ func Run(ctx context.Context, version string, logTo io.Writer, o sitecli.RunOpti
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(o.DataDir, 0o711); err != nil {
-		return fmt.Errorf("make data directory: %w", err)
+	if err := dirs.Make(o.DataDir); err != nil {
+		return err
 	}
 	// The store's lock comes first: it makes sure that no other agent has this directory.
 	db, err := store.Open(filepath.Join(o.DataDir, "store.db"))
@@ -153,7 +154,7 @@ func gateway(h *site.Host, o sitecli.RunOptions) (site.Gateway, error) {
 	return httpgateway.New(httpgateway.Options{
 		Log: h.Log, Metrics: h.Metrics, Address: o.GatewayAddr, NextPort: !o.GatewayExact,
 		CertFile: o.TLSCert, KeyFile: o.TLSKey,
-	}), nil
+	})
 }
 
 // hubClient fetches content from the hub's port as this member.

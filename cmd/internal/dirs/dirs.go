@@ -17,12 +17,18 @@ import (
 // Home is the environment variable that places everything, when no flag does.
 const Home = "SKERRY_HOME"
 
+// rootData is the default for root: apps run as users of their own, who may not enter root's home.
+const rootData = "/var/lib/skerry"
+
 // Data returns the data directory, absolute: flag, then SKERRY_HOME, then the XDG base directory
-// specification's data home.
+// specification's data home, or /var/lib/skerry for root.
 func Data(flag string) (string, error) {
 	dir := flag
 	if dir == "" {
 		dir = os.Getenv(Home)
+	}
+	if dir == "" && os.Geteuid() == 0 && os.Getenv("XDG_DATA_HOME") == "" {
+		dir = rootData
 	}
 	if dir == "" {
 		base := os.Getenv("XDG_DATA_HOME")
@@ -42,14 +48,47 @@ func Data(flag string) (string, error) {
 	return abs, nil
 }
 
+// Make makes a data directory that apps' own users may pass through but not look into. The files below it
+// are each for their owner alone.
+func Make(dir string) error {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return fmt.Errorf("make data directory: %w", err)
+	}
+	return nil
+}
+
+// ErrBarred means that apps could not run below a directory.
+var ErrBarred = errors.New("apps could not enter the data directory")
+
+// CheckPassable returns an error that wraps ErrBarred when root's apps, which run as users of their own,
+// could not reach dir because a directory above it is closed to others.
+func CheckPassable(dir string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	for parent := filepath.Dir(dir); parent != "/" && parent != "."; parent = filepath.Dir(parent) {
+		info, err := os.Stat(parent)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("data directory: %w", err)
+		}
+		if info.Mode().Perm()&0o001 == 0 {
+			return fmt.Errorf("%s is closed to other users (mode %04o), and apps run as users of their own: %w", parent, info.Mode().Perm(), ErrBarred)
+		}
+	}
+	return nil
+}
+
 // ErrInUse means that another process has the data directory.
 var ErrInUse = errors.New("the data directory is in use by another process")
 
-// Lock makes dir (mode 0700) and takes it for this process under name; the lock ends with the process or
+// Lock makes dir and takes it for this process under name; the lock ends with the process or
 // with release.
 func Lock(dir, name string) (release func(), err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make data directory: %w", err)
+	if err := Make(dir); err != nil {
+		return nil, err
 	}
 	path := filepath.Join(dir, name+".lock")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)

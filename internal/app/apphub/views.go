@@ -17,9 +17,6 @@ import (
 	"github.com/skerry-dev/skerry/internal/hub"
 )
 
-// maxTail bounds the lines that a caller may ask to begin with.
-const maxTail = 100_000
-
 func (f *Feature) registerViews(h *hub.Host) {
 	h.Public.HandleFunc("GET "+app.PathStatus, f.status)
 	h.Public.HandleFunc("GET "+app.PathLogs, f.logs)
@@ -120,11 +117,11 @@ func (f *Feature) logs(w http.ResponseWriter, r *http.Request) {
 func (f *Feature) logsRequest(r *http.Request, key fleet.AppKey) (fleet.SiteName, app.LogsRequest, error) {
 	q := r.URL.Query()
 	site := fleet.SiteName(q.Get("site"))
-	request := app.LogsRequest{App: key, Tail: 100, Follow: q.Get("follow") == "true"}
+	request := app.LogsRequest{App: key, Tail: app.DefaultTail, Follow: q.Get("follow") == "true"}
 	if t := q.Get("tail"); t != "" {
 		n, err := strconv.Atoi(t)
-		if err != nil || n > maxTail {
-			return "", request, fmt.Errorf("tail: %q is not a number up to %d: %w", t, maxTail, hub.ErrBadRequest)
+		if err != nil {
+			return "", request, fmt.Errorf("tail: %q is not a number of lines: %w", t, hub.ErrBadRequest)
 		}
 		request.Tail = n
 	}

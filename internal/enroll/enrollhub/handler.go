@@ -191,7 +191,7 @@ func (d *Desk) join(ctx context.Context, request wire.EnrollRequest) (wire.Enrol
 // a while; nobody else does.
 func (d *Desk) use(ctx context.Context, request wire.EnrollRequest) (TokenRecord, error) {
 	secret, err := enroll.ParseSecret(request.TokenSecret)
-	if err != nil {
+	if err = errors.Join(err, enroll.ValidateID(request.TokenID)); err != nil {
 		return TokenRecord{}, refuseToken(err)
 	}
 	hash := secret.Hash()

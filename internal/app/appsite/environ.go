@@ -1,0 +1,42 @@
+package appsite
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/skerry-dev/skerry/internal/fleet"
+)
+
+// environ is the declared environment of a release, the placement's over the bundle's, with the facts of
+// the site. Facts are those of the time of the start: a changed label does not restart an app.
+func (r release) environ(facts fleet.Facts, hubFile string) map[string]string {
+	env := map[string]string{}
+	if r.Config.Process != nil {
+		maps.Copy(env, r.Config.Process.Env)
+	}
+	maps.Copy(env, r.Placement.Env)
+	// Of two labels that become one variable the lower key wins.
+	for _, key := range slices.Backward(slices.Sorted(maps.Keys(facts.Labels))) {
+		env["SKERRY_LABEL_"+variable(key)] = facts.Labels[key]
+	}
+	env["SKERRY_SITE"] = string(facts.Name)
+	env["SKERRY_ZONE"] = facts.Zone
+	env["SKERRY_RELEASE"] = r.Placement.Release
+	env["SKERRY_VERSION"] = r.Placement.Version
+	env["SKERRY_HUB_FILE"] = hubFile
+	return env
+}
+
+// variable turns a label's key into a part of a variable's name.
+func variable(key string) string {
+	return strings.Map(func(c rune) rune {
+		switch {
+		case c >= 'a' && c <= 'z':
+			return c - 'a' + 'A'
+		case c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+			return c
+		}
+		return '_'
+	}, key)
+}

@@ -1,0 +1,371 @@
+package appsite
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/skerry-dev/skerry/internal/app"
+	"github.com/skerry-dev/skerry/internal/fleet"
+	"github.com/skerry-dev/skerry/internal/site"
+	"github.com/skerry-dev/skerry/internal/store"
+)
+
+// Records of the module in its bucket, besides those of trees.
+const (
+	sectionKey = "section" // the section as it came
+	factsKey   = "facts"   // of the site, as last told
+	appKey     = "app/"    // and the app's key: an appRecord
+)
+
+// appRecord is what must not be forgotten of one app.
+type appRecord struct {
+	// Desired is the newest placement; it says what becomes of data when the app leaves.
+	Desired app.Placement `json:"desired"`
+	// Good is the release that last became ready here.
+	Good *release `json:"good,omitempty"`
+	// Next is the release that was fetched to follow Good, so that it needs no network any more.
+	Next *release `json:"next,omitempty"`
+}
+
+// Options are the module's bounds of time. Zero means the default.
+type Options struct {
+	// ReadyWithin is how long a new release may take to become ready, 60 s.
+	ReadyWithin time.Duration
+	// DrainWithin bounds the wait for requests in flight to an old instance, 30 s; HeldDrainWithin the same
+	// while new requests are held, 5 s, as those wait no longer than site.HoldSeconds.
+	DrainWithin, HeldDrainWithin time.Duration
+	// RetryAfter is the wait before a failed release is tried again, 1 s, which doubles up to RetryAtMost,
+	// 10 min. Where a try would stop what answers now, as with exclusive data, the wait is RetryAtMost.
+	RetryAfter, RetryAtMost time.Duration
+}
+
+func (o Options) withDefaults() Options {
+	o.ReadyWithin = cmp.Or(o.ReadyWithin, time.Minute)
+	o.DrainWithin = cmp.Or(o.DrainWithin, 30*time.Second)
+	o.HeldDrainWithin = cmp.Or(o.HeldDrainWithin, 5*time.Second)
+	o.RetryAfter = cmp.Or(o.RetryAfter, time.Second)
+	o.RetryAtMost = cmp.Or(o.RetryAtMost, 10*time.Minute)
+	return o
+}
+
+// Module is the site's half of apps. Each app has one goroutine, its worker, which alone starts, switches
+// and stops its releases.
+type Module struct {
+	host     *site.Host
+	opts     Options
+	runtimes map[string]Runtime
+	trees    *trees
+	metrics  *metrics
+	link     *linkFile
+	bucket   *store.Bucket
+	log      *slog.Logger
+
+	// ctx ends when the module is to stop; hard ends when it may not wait any longer.
+	ctx, hard          context.Context
+	cancel, cancelHard context.CancelFunc
+	workers            sync.WaitGroup
+
+	mu   sync.Mutex
+	apps map[fleet.AppKey]*worker
+	// facts of the site, as the newest section says them.
+	facts fleet.Facts
+}
+
+var (
+	_ site.Module      = (*Module)(nil)
+	_ site.Wiper       = (*Module)(nil)
+	_ site.LinkWatcher = (*Module)(nil)
+)
+
+// New returns the module with default bounds. It does nothing before Start.
+func New(host *site.Host, runtimes ...Runtime) *Module { return NewWith(host, Options{}, runtimes...) }
+
+// NewWith returns the module with the given bounds.
+func NewWith(host *site.Host, opts Options, runtimes ...Runtime) *Module {
+	m := &Module{
+		host: host, opts: opts.withDefaults(), bucket: host.Bucket, log: host.Log,
+		runtimes: map[string]Runtime{},
+		trees:    newTrees(filepath.Join(host.Dir, "unpacked"), host.Bucket),
+		link:     &linkFile{dir: filepath.Join(host.Dir, "hub")},
+		apps:     map[fleet.AppKey]*worker{},
+	}
+	for _, r := range runtimes {
+		m.runtimes[r.Name()] = r
+	}
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	m.hard, m.cancelHard = context.WithCancel(context.Background())
+	m.metrics = newMetrics(m)
+	m.registerCalls()
+	return m
+}
+
+// Name implements site.Module.
+func (m *Module) Name() string { return app.SectionName }
+
+// Start ends what an earlier life left, and brings back every app from what is on disk.
+func (m *Module) Start(ctx context.Context) error {
+	if err := m.metrics.register(m.host.Metrics); err != nil {
+		return fmt.Errorf("apps: register metrics: %w", err)
+	}
+	for _, r := range m.runtimes {
+		if err := r.Recover(ctx); err != nil {
+			return fmt.Errorf("apps: %w", err)
+		}
+	}
+	if err := os.RemoveAll(m.scratchDir()); err != nil {
+		return fmt.Errorf("apps: remove scratch of an earlier life: %w", err)
+	}
+	if err := m.link.set(fleet.LinkUnknown); err != nil {
+		return fmt.Errorf("apps: %w", err)
+	}
+	records, err := m.records()
+	if err != nil {
+		return fmt.Errorf("apps: %w", err)
+	}
+	for key, rec := range records {
+		if rec.Good != nil {
+			if err := m.trees.claim(key, rec.Good.Manifest); err != nil {
+				return fmt.Errorf("apps: %w", err)
+			}
+		}
+	}
+	if err := m.trees.sweep(); err != nil {
+		return fmt.Errorf("apps: %w", err)
+	}
+	body, err := m.bucket.GetBytes(sectionKey)
+	if errors.Is(err, store.ErrNotFound) {
+		body, err = nil, nil
+	}
+	if err != nil {
+		return fmt.Errorf("apps: %w", err)
+	}
+	section, err := decodeSection(body)
+	if err != nil { // it was checked before it was stored: the agent is older than the one that stored it
+		m.log.Error("stored section cannot be read; apps run at their last good release", "error", err)
+		for _, rec := range records {
+			section.Apps = append(section.Apps, rec.Desired)
+		}
+	}
+	if err := m.bucket.Get(factsKey, &section.Facts); err != nil && !errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("apps: %w", err)
+	}
+	m.direct(section, records)
+	return nil
+}
+
+// Apply implements site.Module.
+func (m *Module) Apply(_ context.Context, body []byte, facts fleet.Facts) error {
+	section, err := decodeSection(body)
+	if err != nil {
+		return err
+	}
+	if section.Facts.Name == "" {
+		section.Facts = facts
+	}
+	records, err := m.records()
+	if err != nil {
+		return fmt.Errorf("apps: %w", err)
+	}
+	err = m.bucket.Update(func(w store.Writer) error {
+		if err := w.Put(factsKey, section.Facts); err != nil {
+			return err
+		}
+		if body == nil {
+			if err := w.Delete(sectionKey); err != nil {
+				return err
+			}
+		} else if err := w.PutBytes(sectionKey, body); err != nil {
+			return err
+		}
+		for _, p := range section.Apps {
+			rec := records[p.App]
+			rec.Desired = p
+			if err := w.Put(appKey+p.App.String(), rec); err != nil {
+				return err
+			}
+			records[p.App] = rec
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("apps: %w", err)
+	}
+	m.direct(section, records)
+	m.host.Changed()
+	return nil
+}
+
+// direct tells each worker what its app should be, making those that are missing.
+func (m *Module) direct(section app.Section, records map[fleet.AppKey]appRecord) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.facts = section.Facts
+	wanted := map[fleet.AppKey]*app.Placement{}
+	for i := range section.Apps {
+		wanted[section.Apps[i].App] = &section.Apps[i]
+	}
+	for key := range records {
+		m.employ(key, records[key])
+	}
+	for key := range wanted {
+		m.employ(key, appRecord{})
+	}
+	for key, w := range m.apps {
+		w.direct(wanted[key])
+		if !w.begun {
+			w.begun = true
+			m.workers.Go(w.run)
+		}
+	}
+}
+
+func (m *Module) employ(key fleet.AppKey, rec appRecord) {
+	if m.apps[key] == nil {
+		m.apps[key] = newWorker(m, key, rec)
+	}
+}
+
+// forget drops a worker whose app has left, unless it was told of the app again meanwhile.
+func (m *Module) forget(w *worker) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if w.wants() != nil {
+		return false
+	}
+	delete(m.apps, w.key)
+	return true
+}
+
+func (m *Module) records() (map[fleet.AppKey]appRecord, error) {
+	keys, err := m.bucket.Keys()
+	if err != nil {
+		return nil, err
+	}
+	out := map[fleet.AppKey]appRecord{}
+	for _, k := range keys {
+		name, ok := strings.CutPrefix(k, appKey)
+		if !ok {
+			continue
+		}
+		key, err := fleet.ParseAppKey(name)
+		if err != nil {
+			return nil, fmt.Errorf("record %s: %w: %w", k, err, store.ErrDamaged)
+		}
+		var rec appRecord
+		if err := m.bucket.Get(k, &rec); err != nil {
+			return nil, err
+		}
+		out[key] = rec
+	}
+	return out, nil
+}
+
+// decodeSection reads a section; nil is one without apps.
+func decodeSection(body []byte) (app.Section, error) {
+	if body == nil {
+		return app.Section{}, nil
+	}
+	return app.DecodeSection(body)
+}
+
+// LinkChanged implements site.LinkWatcher.
+func (m *Module) LinkChanged(link fleet.Link) {
+	if err := m.link.set(link); err != nil {
+		m.log.Warn("apps are not told of the hub", "error", err)
+	}
+}
+
+// Stop implements site.Module: apps are drained and stopped.
+func (m *Module) Stop(ctx context.Context) error {
+	m.cancel()
+	stop := context.AfterFunc(ctx, m.cancelHard)
+	defer stop()
+	m.workers.Wait()
+	m.cancelHard()
+	return nil
+}
+
+// Wipe implements site.Wiper: every app leaves with its data, whatever was declared of it.
+func (m *Module) Wipe(ctx context.Context) error {
+	m.mu.Lock()
+	for _, w := range m.apps {
+		w.wipe()
+	}
+	m.mu.Unlock()
+	stop := context.AfterFunc(ctx, func() { m.cancelHard(); m.cancel() })
+	defer stop()
+	m.workers.Wait()
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("apps: wipe: apps are left: %w", err)
+	}
+	records, err := m.records()
+	if err != nil {
+		return fmt.Errorf("apps: wipe: %w", err)
+	}
+	var errs []error
+	for key := range records { // the module was stopped before, or a removal failed
+		errs = append(errs, m.host.Content.Keep(contentOwner(key), nil))
+	}
+	keys, err := m.bucket.Keys()
+	errs = append(errs, err)
+	for _, key := range keys {
+		errs = append(errs, m.bucket.Delete(key))
+	}
+	entries, err := os.ReadDir(m.host.Dir)
+	errs = append(errs, err)
+	for _, e := range entries {
+		errs = append(errs, os.RemoveAll(filepath.Join(m.host.Dir, e.Name())))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("apps: wipe: %w", err)
+	}
+	return nil
+}
+
+// Report implements site.Module.
+func (m *Module) Report() any {
+	return app.Report{Apps: m.reports()}
+}
+
+// staff lists the workers in no order.
+func (m *Module) staff() []*worker {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(maps.Values(m.apps))
+}
+
+func (m *Module) reports() []app.AppReport {
+	workers := m.staff()
+	counts := m.host.Router.Counts()
+	out := make([]app.AppReport, 0, len(workers))
+	for _, w := range workers {
+		r := w.report()
+		r.Counts = counts[w.key]
+		out = append(out, r)
+	}
+	slices.SortFunc(out, func(a, b app.AppReport) int { return strings.Compare(a.App.String(), b.App.String()) })
+	return out
+}
+
+func (m *Module) scratchDir() string { return filepath.Join(m.host.Dir, "scratch") }
+
+func (m *Module) dataDir(key fleet.AppKey) string {
+	return filepath.Join(m.host.Dir, "data", key.Namespace, key.Name)
+}
+
+func (m *Module) logDir(key fleet.AppKey) string {
+	return filepath.Join(m.host.Dir, "logs", key.Namespace, key.Name)
+}
+
+// contentOwner is the name under which the app keeps content.
+func contentOwner(key fleet.AppKey) string { return "apps/" + key.String() }
