@@ -33,8 +33,8 @@ type CallReply struct {
 	Body  json.RawMessage `json:"body,omitempty"`
 }
 
-// Chunk is one part of a stream. Sequence starts at one. The receiver acknowledges by answering on the
-// call method "ack" with an Ack.
+// Chunk is one part of a stream. Sequence starts at one. The receiver acknowledges by sending an Ack on the
+// call method "ack".
 type Chunk struct {
 	Sequence uint64 `json:"sequence"`
 	Data     []byte `json:"data,omitempty"`
@@ -43,7 +43,9 @@ type Chunk struct {
 	Error string `json:"error,omitempty"`
 }
 
-// Ack says up to which part a stream was received; it also keeps an idle stream alive. Cancel ends it.
+// Ack says up to which part a stream was received; it also keeps an idle stream alive. Cancel ends it. A
+// member answers an Ack that awaits an answer with a CallReply, whose error says that it does not know the
+// stream: it has ended, or the member was started anew.
 type Ack struct {
 	Stream   string `json:"stream"`
 	Sequence uint64 `json:"sequence"`
