@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/skerry-dev/skerry/internal/fleet"
@@ -118,8 +121,13 @@ func (p ProcessConfig) validate() error {
 	if !LocalPath(p.Command[0]) {
 		return fmt.Errorf("process.command[0]: %q is not a path inside the bundle: %w", p.Command[0], ErrBundle)
 	}
-	for name := range p.Env {
-		if err := CheckEnvName(name); err != nil {
+	for i, arg := range p.Command {
+		if strings.Contains(arg, "\x00") {
+			return fmt.Errorf("process.command[%d]: %q holds a zero byte: %w", i, arg, ErrBundle)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Env)) {
+		if err := CheckEnv(name, p.Env[name]); err != nil {
 			return fmt.Errorf("process.env: %w: %w", err, ErrBundle)
 		}
 	}
@@ -127,14 +135,47 @@ func (p ProcessConfig) validate() error {
 		if err := (fleet.AppKey{Namespace: "data", Name: name}).Validate(); err != nil {
 			return fmt.Errorf("process.data[%d]: %w: %w", i, err, ErrBundle)
 		}
-	}
-	for field, probe := range map[string]*Probe{"readiness": p.Readiness, "liveness": p.Liveness} {
-		if probe != nil && !strings.HasPrefix(probe.Path, "/") {
-			return fmt.Errorf("process.%s.path: %q must begin with \"/\": %w", field, probe.Path, ErrBundle)
+		if slices.Contains(p.Data[:i], name) {
+			return fmt.Errorf("process.data[%d]: %q is named twice: %w", i, name, ErrBundle)
 		}
 	}
-	if p.Limits.MemoryBytes < 0 || p.Limits.CPUMillis < 0 || p.Limits.PIDs < 0 || p.StopGraceSeconds < 0 {
-		return fmt.Errorf("process: limits and stopGraceSeconds must not be negative: %w", ErrBundle)
+	if err := errors.Join(p.Readiness.validate("process.readiness"), p.Liveness.validate("process.liveness")); err != nil {
+		return err
+	}
+	return checkRanges("process", []ranged{
+		{"limits.memoryBytes", p.Limits.MemoryBytes, math.MaxInt64}, {"limits.cpuMillis", int64(p.Limits.CPUMillis), math.MaxInt32},
+		{"limits.pids", int64(p.Limits.PIDs), math.MaxInt32}, {"stopGraceSeconds", int64(p.StopGraceSeconds), maxSeconds},
+	})
+}
+
+// validate accepts nil, which stands for no probe.
+func (p *Probe) validate(field string) error {
+	if p == nil {
+		return nil
+	}
+	if !strings.HasPrefix(p.Path, "/") {
+		return fmt.Errorf("%s.path: %q must begin with \"/\": %w", field, p.Path, ErrBundle)
+	}
+	return checkRanges(field, []ranged{
+		{"periodSeconds", int64(p.PeriodSeconds), maxSeconds}, {"timeoutSeconds", int64(p.TimeoutSeconds), maxSeconds},
+		{"failureThreshold", int64(p.FailureThreshold), maxSeconds}, {"initialDelaySeconds", int64(p.InitialDelaySeconds), maxSeconds},
+	})
+}
+
+// maxSeconds bounds every time of a bundle to a day, and so what a multiplication with it can yield.
+const maxSeconds = 24 * 60 * 60
+
+// ranged is a number that must lie between zero and most.
+type ranged struct {
+	field       string
+	value, most int64
+}
+
+func checkRanges(prefix string, numbers []ranged) error {
+	for _, n := range numbers {
+		if n.value < 0 || n.value > n.most {
+			return fmt.Errorf("%s.%s: %d, want 0 to %d: %w", prefix, n.field, n.value, n.most, ErrBundle)
+		}
 	}
 	return nil
 }
@@ -161,6 +202,17 @@ func CheckEnvName(name string) error {
 	}
 	if name == "" {
 		return errors.New("variable name is empty")
+	}
+	return nil
+}
+
+// CheckEnv reports whether a variable may be declared with this value.
+func CheckEnv(name, value string) error {
+	if err := CheckEnvName(name); err != nil {
+		return err
+	}
+	if strings.Contains(value, "\x00") {
+		return fmt.Errorf("variable %q: its value holds a zero byte", name)
 	}
 	return nil
 }

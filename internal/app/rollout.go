@@ -62,8 +62,8 @@ func NextSites(states []SiteState, maxUnavailable int) []fleet.SiteName {
 		outdated := s.Told != s.Target
 		switch {
 		case !outdated:
-			if s.Link == fleet.LinkConnected && !s.available() {
-				unavailable++
+			if s.Link != fleet.LinkAway && !s.available() {
+				unavailable++ // one of which nothing was heard yet may be starting right now
 			}
 		case s.Told == "" || s.Link == fleet.LinkAway:
 			next = append(next, s.Site)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"sort"
+	"strings"
 
 	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/wire"
@@ -100,8 +101,14 @@ func (p Placement) validate() error {
 	if p.Bundle.Size <= 0 || p.Bundle.Size > MaxManifestBytes {
 		return fmt.Errorf("app %s: bundle.size: %d, want 1 to %d", p.App, p.Bundle.Size, MaxManifestBytes)
 	}
-	for name := range p.Env {
-		if err := CheckEnvName(name); err != nil {
+	if !LocalPath(p.Bundle.Repository) {
+		return fmt.Errorf("app %s: bundle.repository: %q is no repository", p.App, p.Bundle.Repository)
+	}
+	if p.Route != nil && !strings.HasPrefix(p.Route.Path, "/") {
+		return fmt.Errorf("app %s: route.path: %q must begin with \"/\"", p.App, p.Route.Path)
+	}
+	for name, value := range p.Env {
+		if err := CheckEnv(name, value); err != nil {
 			return fmt.Errorf("app %s: env: %w", p.App, err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 
 	"github.com/skerry-dev/skerry/internal/fleet"
@@ -95,10 +96,15 @@ func (d *Desired) load(m wire.Message) {
 		s.sections[section] = m.Data
 		return
 	}
+	d.loadManifest(site, s, m)
+}
+
+// loadManifest takes a stored manifest; of a damaged one its revision alone, so that it can be replaced.
+func (d *Desired) loadManifest(site fleet.SiteName, s *desiredSite, m wire.Message) {
 	manifest, err := wire.DecodeManifest(m.Data)
 	if err != nil {
 		d.log.Error("stored manifest is damaged and will be written anew", "site", site, "error", err)
-		return
+		manifest = wire.Manifest{}
 	}
 	s.manifest, s.revision = manifest, m.Revision
 }
@@ -137,7 +143,7 @@ func (d *Desired) Set(ctx context.Context, site fleet.SiteName, name string, bod
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old, had := s.manifest.Sections[name]
-	current := s.manifest.HubEpoch == d.epoch
+	current := d.current(s.manifest)
 	switch {
 	case s.manifest.Wipe:
 		return nil
@@ -162,6 +168,9 @@ func (d *Desired) Set(ctx context.Context, site fleet.SiteName, name string, bod
 	})
 }
 
+// current reports whether a manifest is of this life of the hub's memory.
+func (d *Desired) current(m wire.Manifest) bool { return strings.HasPrefix(m.HubEpoch, d.epoch+".") }
+
 // Wipe asks the site to remove everything and forget who it is. Set does nothing after it.
 func (d *Desired) Wipe(ctx context.Context, site fleet.SiteName) error {
 	s := d.site(site)
@@ -178,7 +187,12 @@ func (d *Desired) Wipe(ctx context.Context, site fleet.SiteName) error {
 
 // write stores the next generation of a site's manifest and hints at it. The caller holds s.mu.
 func (d *Desired) write(ctx context.Context, site fleet.SiteName, s *desiredSite, change func(*wire.Manifest)) error {
-	next := wire.Manifest{HubEpoch: d.epoch, Generation: s.manifest.Generation + 1, Wipe: s.manifest.Wipe, Sections: map[string]wire.SectionRef{}}
+	next := wire.Manifest{HubEpoch: s.manifest.HubEpoch, Generation: s.manifest.Generation + 1, Wipe: s.manifest.Wipe, Sections: map[string]wire.SectionRef{}}
+	if !d.current(s.manifest) {
+		// A Site that is deleted and made again counts from one: its manifests carry an epoch of their own,
+		// so that a machine that was away meanwhile takes them for newer.
+		next.HubEpoch = d.epoch + "." + rand.Text()
+	}
 	for name, ref := range s.manifest.Sections {
 		next.Sections[name] = ref
 	}
@@ -202,18 +216,23 @@ func (d *Desired) write(ctx context.Context, site fleet.SiteName, s *desiredSite
 	return nil
 }
 
-// reload takes what another hub wrote, so that the caller's next try starts from it.
+// reload takes what another hub wrote, so that the caller's next try starts from it. What cannot be read now
+// stays as it was: the next try fails and reloads again.
 func (d *Desired) reload(ctx context.Context, site fleet.SiteName, s *desiredSite) {
 	m, err := d.bus.Get(ctx, wire.DesiredSubject(site, wire.ManifestSection))
 	if errors.Is(err, wire.ErrNotFound) {
-		s.manifest, s.revision = wire.Manifest{}, 0
+		s.manifest, s.revision, s.sections = wire.Manifest{}, 0, map[string][]byte{}
 		return
 	}
 	if err != nil {
 		return
 	}
-	if manifest, err := wire.DecodeManifest(m.Data); err == nil {
-		s.manifest, s.revision = manifest, m.Revision
+	d.loadManifest(site, s, m)
+	s.sections = map[string][]byte{}
+	for name := range s.manifest.Sections {
+		if body, err := d.bus.Get(ctx, wire.DesiredSubject(site, name)); err == nil {
+			s.sections[name] = body.Data
+		}
 	}
 }
 

@@ -62,7 +62,11 @@ func (f *Fleet) Report(site fleet.SiteName) (wire.Report, bool) {
 func (f *Fleet) Link(site fleet.SiteName) fleet.Link {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.linkOf(f.sites[site])
+	link := f.linkOf(f.sites[site])
+	if link == fleet.LinkUnknown {
+		f.state(site) // whoever asked is told when it is known, of a site that never comes too
+	}
+	return link
 }
 
 func (f *Fleet) linkOf(s *siteState) fleet.Link {
@@ -104,9 +108,14 @@ func (f *Fleet) ForgetMember(ctx context.Context, site fleet.SiteName, member fl
 		return fmt.Errorf("site %s: forget report of member %s: %w", site, member, err)
 	}
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if s, ok := f.sites[site]; ok && s.report.Member == member {
+	s, ok := f.sites[site]
+	ok = ok && s.hasReport && s.report.Member == member
+	if ok {
 		s.report, s.hasReport = wire.Report{}, false
+	}
+	f.mu.Unlock()
+	if ok {
+		f.changed(site)
 	}
 	return nil
 }

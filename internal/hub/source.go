@@ -71,6 +71,10 @@ func (n *Notifier) MappedSource(fn func(context.Context, types.NamespacedName) [
 				q.Add(req)
 			}
 		}
+		for req := range n.early {
+			n.forward(req.NamespacedName)
+		}
+		n.early = nil
 		return nil
 	})
 }

@@ -78,7 +78,9 @@ func (c *calls) run(ctx context.Context) {
 func (c *calls) take(ctx context.Context, wg *sync.WaitGroup, m wire.Message) {
 	method := wire.CallMethod(m.Subject)
 	if method == wire.MethodAck {
-		c.ack(m.Data)
+		if err := c.ack(m.Data); m.Reply != "" {
+			c.reply(ctx, m.Reply, nil, err)
+		}
 		return
 	}
 	call, err := wire.DecodeCall(m.Data)
@@ -164,17 +166,19 @@ func (c *calls) stream(ctx context.Context, call wire.Call, fn streamFunc) {
 	}
 }
 
-func (c *calls) ack(data []byte) {
+func (c *calls) ack(data []byte) error {
 	ack, err := wire.DecodeAck(data)
 	if err != nil {
-		return
+		return err
 	}
 	c.mu.Lock()
 	s := c.open[ack.Stream]
 	c.mu.Unlock()
-	if s != nil {
-		s.take(ack)
+	if s == nil {
+		return errors.New("this agent knows no such stream")
 	}
+	s.take(ack)
+	return nil
 }
 
 // errStreamLeft is the cause of a stream's context after the hub went away from it.

@@ -32,19 +32,24 @@ const lockTimeout = 2 * time.Second
 // Store is an open file. It is safe for concurrent use.
 type Store struct{ db *bbolt.DB }
 
-// Open opens the file at path, making it (mode 0600) and its directory when there is none.
+// Open opens the file at path, making it (mode 0600) and its directory when there is none, and reads all of
+// it once: a file that was cut or whose pages are damaged is found here, not later in the middle of work. It
+// leaves a damaged file as it is. A single record that is damaged is found when it is read.
 func Open(path string) (*Store, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("make directory of store: %w", err)
 	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType})
+	db, err := openFile(path)
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, fmt.Errorf("open %s: %w", path, ErrLocked)
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
 		return nil, fmt.Errorf("open %s: %w: %w", path, err, ErrDamaged)
 	case err != nil:
-		return nil, fmt.Errorf("open store: %w", err)
+		return nil, fmt.Errorf("open store %s: %w", path, err)
+	}
+	if err := verify(db, path); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
 	}
 	return &Store{db: db}, nil
 }
@@ -82,12 +87,15 @@ func (b *Bucket) Get(key string, v any) error {
 	return nil
 }
 
-// GetBytes returns a copy of the record of key; ErrNotFound when there is none.
+// GetBytes returns a copy of the record of key; ErrNotFound when there is none, ErrDamaged when it is not
+// what was stored.
 func (b *Bucket) GetBytes(key string) ([]byte, error) {
 	var out []byte
 	err := b.db.View(func(tx *bbolt.Tx) error {
 		if v := tx.Bucket(b.name).Get([]byte(key)); v != nil {
-			out = append([]byte{}, v...)
+			var err error
+			out, err = unseal([]byte(key), v)
+			return err
 		}
 		return nil
 	})
@@ -147,7 +155,9 @@ func (w Writer) Put(key string, v any) error {
 }
 
 // PutBytes stores data as the record of key.
-func (w Writer) PutBytes(key string, data []byte) error { return w.bucket.Put([]byte(key), data) }
+func (w Writer) PutBytes(key string, data []byte) error {
+	return w.bucket.Put([]byte(key), seal([]byte(key), data))
+}
 
 // Delete removes the record of key, if there is one.
 func (w Writer) Delete(key string) error { return w.bucket.Delete([]byte(key)) }

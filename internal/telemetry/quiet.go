@@ -9,13 +9,13 @@ import (
 // on: levels are lowered as Quieter says before h sees them.
 func Quiet(h slog.Handler) slog.Handler { return quietHandler{h} }
 
-// Quieter lowers Info to Debug, and Warn and Error, which Kubernetes and etcd use for what they retry by
-// themselves, by one step.
+// Quieter lowers Error, which Kubernetes and etcd use for what they retry by themselves, to Warn, and what is
+// below it to Debug. Finer detail than Debug stays as fine as it is.
 func Quieter(l slog.Level) slog.Level {
 	if l >= slog.LevelError {
 		return slog.LevelWarn
 	}
-	return slog.LevelDebug
+	return min(l, slog.LevelDebug)
 }
 
 type quietHandler struct{ slog.Handler }

@@ -19,7 +19,8 @@ const StreamIdleSeconds = 30
 // accepts, parts follow on StreamSubject.
 type Call struct {
 	Protocol int `json:"protocol"`
-	// Stream is the id under which parts are awaited; empty when one reply is enough.
+	// Stream is the id under which parts are awaited, one token of letters, digits, '-' and '_'; empty when
+	// one reply is enough.
 	Stream string `json:"stream,omitempty"`
 	// Body is the method's own request.
 	Body json.RawMessage `json:"body,omitempty"`
@@ -32,8 +33,8 @@ type CallReply struct {
 	Body  json.RawMessage `json:"body,omitempty"`
 }
 
-// Chunk is one part of a stream. Sequence starts at one. The receiver acknowledges by answering on the
-// call method "ack" with an Ack.
+// Chunk is one part of a stream. Sequence starts at one. The receiver acknowledges by sending an Ack on the
+// call method "ack".
 type Chunk struct {
 	Sequence uint64 `json:"sequence"`
 	Data     []byte `json:"data,omitempty"`
@@ -42,7 +43,9 @@ type Chunk struct {
 	Error string `json:"error,omitempty"`
 }
 
-// Ack says up to which part a stream was received; it also keeps an idle stream alive. Cancel ends it.
+// Ack says up to which part a stream was received; it also keeps an idle stream alive. Cancel ends it. A
+// member answers an Ack that awaits an answer with a CallReply, whose error says that it does not know the
+// stream: it has ended, or the member was started anew.
 type Ack struct {
 	Stream   string `json:"stream"`
 	Sequence uint64 `json:"sequence"`
@@ -64,7 +67,16 @@ func DecodeCall(data []byte) (Call, error) {
 	if err := decode(data, &c, "call"); err != nil {
 		return Call{}, err
 	}
-	return c, checkProtocol("call", c.Protocol)
+	if err := checkProtocol("call", c.Protocol); err != nil {
+		return Call{}, err
+	}
+	if c.Stream == "" {
+		return c, nil
+	}
+	if err := checkToken("stream", c.Stream); err != nil {
+		return Call{}, fmt.Errorf("call: %w", err)
+	}
+	return c, nil
 }
 
 // EncodeJSON encodes a message that has no checks of its own and bounds its size.
@@ -79,8 +91,8 @@ func DecodeAck(data []byte) (Ack, error) {
 	if err := decode(data, &a, "ack"); err != nil {
 		return Ack{}, err
 	}
-	if a.Stream == "" {
-		return Ack{}, fmt.Errorf("ack: stream must be set: %w", ErrMessage)
+	if err := checkToken("stream", a.Stream); err != nil {
+		return Ack{}, fmt.Errorf("ack: %w", err)
 	}
 	return a, nil
 }

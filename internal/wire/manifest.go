@@ -26,7 +26,8 @@ type Manifest struct {
 	HubEpoch string `json:"hubEpoch"`
 	// Generation grows by one with each change of this site's manifest.
 	Generation uint64 `json:"generation"`
-	// Sections by name. A section that is absent has no desired state: its module removes what it has.
+	// Sections by name: letters, digits, '-' and '_', but not ManifestSection. A section that is absent has
+	// no desired state: its module removes what it has.
 	Sections map[string]SectionRef `json:"sections,omitempty"`
 	// Wipe asks the site to remove every app with its data, report so, and forget its identity.
 	Wipe bool `json:"wipe,omitempty"`
@@ -66,6 +67,15 @@ func DecodeManifest(data []byte) (Manifest, error) {
 		return Manifest{}, fmt.Errorf("manifest: %d sections, at most %d are allowed: %w", len(m.Sections), MaxSections, ErrMessage)
 	}
 	for name, ref := range m.Sections {
+		if err := checkToken("section", name); err != nil {
+			return Manifest{}, fmt.Errorf("manifest: %w", err)
+		}
+		if name == ManifestSection {
+			return Manifest{}, fmt.Errorf("manifest: section %q is the manifest itself: %w", name, ErrMessage)
+		}
+		if ref.Size < 0 || ref.Size > MaxMessage {
+			return Manifest{}, fmt.Errorf("manifest: section %q: size %d, want 0 to %d: %w", name, ref.Size, MaxMessage, ErrMessage)
+		}
 		if err := ref.Digest.Validate(); err != nil {
 			return Manifest{}, fmt.Errorf("manifest: section %q: %w: %w", name, err, ErrMessage)
 		}

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -104,41 +105,73 @@ func InboxPrefix(site fleet.SiteName, member fleet.MemberID) string {
 	return "_INBOX." + string(site) + "." + string(member)
 }
 
-// ParseDesired is the inverse of DesiredSubject.
+// ParseDesired is the inverse of DesiredSubject. It refuses HubEpochSubject, which belongs to no site.
 func ParseDesired(subject string) (site fleet.SiteName, section string, err error) {
-	parts, err := cutSubject(classDesired, subject)
+	name, section, err := cutSubject(classDesired, subject)
+	if err == nil {
+		site = fleet.SiteName(name)
+		err = checkNames(subject, site.Validate(), checkToken("section", section))
+	}
 	if err != nil {
 		return "", "", err
 	}
-	return fleet.SiteName(parts[0]), parts[1], nil
+	return site, section, nil
 }
 
 // ParseReport is the inverse of ReportSubject.
-func ParseReport(subject string) (site fleet.SiteName, member fleet.MemberID, err error) {
-	parts, err := cutSubject(classReport, subject)
-	if err != nil {
-		return "", "", err
-	}
-	return fleet.SiteName(parts[0]), fleet.MemberID(parts[1]), nil
+func ParseReport(subject string) (fleet.SiteName, fleet.MemberID, error) {
+	return parseMember(classReport, subject)
 }
 
 // ParseAlive is the inverse of AliveSubject.
-func ParseAlive(subject string) (site fleet.SiteName, member fleet.MemberID, err error) {
-	parts, err := cutSubject(classAlive, subject)
+func ParseAlive(subject string) (fleet.SiteName, fleet.MemberID, error) {
+	return parseMember(classAlive, subject)
+}
+
+func parseMember(class, subject string) (fleet.SiteName, fleet.MemberID, error) {
+	first, second, err := cutSubject(class, subject)
 	if err != nil {
 		return "", "", err
 	}
-	return fleet.SiteName(parts[0]), fleet.MemberID(parts[1]), nil
+	site, member := fleet.SiteName(first), fleet.MemberID(second)
+	if err := checkNames(subject, site.Validate(), member.Validate()); err != nil {
+		return "", "", err
+	}
+	return site, member, nil
 }
 
 // CallMethod returns the last token of a call's subject.
 func CallMethod(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }
 
-func cutSubject(class, subject string) ([]string, error) {
+func cutSubject(class, subject string) (first, second string, err error) {
 	rest, ok := strings.CutPrefix(subject, class)
-	parts := strings.Split(rest, ".")
-	if !ok || len(parts) != 2 || parts[0] == "" || parts[1] == "" {
-		return nil, fmt.Errorf("subject %q: want %s<site>.<name>: %w", subject, class, ErrMessage)
+	first, second, both := strings.Cut(rest, ".")
+	if !ok || !both {
+		return "", "", fmt.Errorf("subject %q: want %s<site>.<name>: %w", subject, class, ErrMessage)
 	}
-	return parts, nil
+	return first, second, nil
+}
+
+func checkNames(subject string, errs ...error) error {
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("subject %q: %w: %w", subject, err, ErrMessage)
+	}
+	return nil
+}
+
+// maxToken bounds one token of a subject that is no name of package fleet.
+const maxToken = 63
+
+// checkToken makes sure that s stands for itself as one token of a subject: no wildcard, no separator.
+func checkToken(what, s string) error {
+	if s == "" || len(s) > maxToken {
+		return fmt.Errorf("%s %q: want 1 to %d characters: %w", what, s, maxToken, ErrMessage)
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return fmt.Errorf("%s %q: want letters, digits, '-' and '_': %w", what, s, ErrMessage)
+		}
+	}
+	return nil
 }

@@ -10,7 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Home is the environment variable that places everything, when no flag does.
@@ -31,7 +32,7 @@ func Data(flag string) (string, error) {
 	}
 	if dir == "" {
 		base := os.Getenv("XDG_DATA_HOME")
-		if base == "" {
+		if !filepath.IsAbs(base) { // the specification ignores relative paths
 			home, err := os.UserHomeDir()
 			if err != nil {
 				return "", fmt.Errorf("find a place for data: %w: name one with --data-dir", err)
@@ -94,35 +95,46 @@ func Lock(dir, name string) (release func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock data directory: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		pid := make([]byte, 20)
-		n, _ := f.Read(pid)
+	err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+		pid := readPID(f)
 		_ = f.Close()
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("lock %s: %w", path, err)
-		}
-		return nil, fmt.Errorf("%s: %w (process %s)", dir, ErrInUse, pid[:n])
+		return nil, fmt.Errorf("%s: %w (process %d)", dir, ErrInUse, pid)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	if err := f.Truncate(0); err == nil {
 		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)
 	}
-	return func() { _ = f.Close() }, nil
+	return func() {
+		_ = f.Truncate(0)
+		_ = f.Close()
+	}, nil
 }
 
-// Holder returns the process that has dir under name, zero when none has.
+// Holder returns the process that has dir under name, zero when none has. It looks without taking the lock,
+// so it is in nobody's way: neither of a Lock nor of another Holder.
 func Holder(dir, name string) int {
 	f, err := os.OpenFile(filepath.Join(dir, name+".lock"), os.O_RDWR, 0o600)
 	if err != nil {
 		return 0
 	}
 	defer f.Close()
-	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+	lock := unix.Flock_t{Type: unix.F_WRLCK}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock); err != nil || lock.Type == unix.F_UNLCK {
 		return 0
 	}
+	return readPID(f)
+}
+
+// readPID returns the process that a lock's file names, zero when it names none.
+func readPID(f *os.File) int {
 	data := make([]byte, 20)
-	n, _ := f.Read(data)
+	n, _ := f.ReadAt(data, 0)
 	pid, err := strconv.Atoi(string(data[:n]))
-	if err != nil {
+	if err != nil || pid <= 0 {
 		return 0
 	}
 	return pid
@@ -139,7 +151,9 @@ func OpenPorts(dir string) *Ports {
 	p := &Ports{path: filepath.Join(dir, "ports.json"), ports: map[string]int{}}
 	if data, err := os.ReadFile(p.path); err == nil {
 		// A damaged file costs nothing but other ports.
-		_ = json.Unmarshal(data, &p.ports)
+		if json.Unmarshal(data, &p.ports) != nil || p.ports == nil {
+			p.ports = map[string]int{}
+		}
 	}
 	return p
 }
@@ -165,7 +179,10 @@ func (p *Ports) Listen(name, address string, exact bool) (net.Listener, error) {
 			all = errors.Join(all, err)
 			continue
 		}
-		return l, p.remember(name, l)
+		if err := p.remember(name, l); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+		return l, nil
 	}
 	return nil, fmt.Errorf("listen for %s: %w", name, all)
 }

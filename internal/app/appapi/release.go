@@ -40,8 +40,9 @@ type Resolved struct {
 }
 
 // Freeze returns the release that an app and its resolved bundle make. Its name ends in a digest of its
-// spec.
+// spec. It shares nothing with the app.
 func Freeze(a *v1alpha1.App, bundle Resolved) (*v1alpha1.Release, error) {
+	a = a.DeepCopy()
 	spec := v1alpha1.ReleaseSpec{
 		App: a.Name,
 		Bundle: v1alpha1.ReleaseBundle{

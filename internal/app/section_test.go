@@ -1,0 +1,229 @@
+package app_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/skerry-dev/skerry/internal/app"
+	"github.com/skerry-dev/skerry/internal/fleet"
+	"github.com/skerry-dev/skerry/internal/wire"
+)
+
+const digest = fleet.Digest("sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+
+func placement(name string) app.Placement {
+	return app.Placement{
+		App: fleet.AppKey{Namespace: "default", Name: name}, Release: name + "-1", Version: "1.0.0", Digest: digest,
+		Bundle: app.Bundle{Repository: "default/" + name, Digest: digest, Size: 100},
+		Route:  &app.Route{Host: "shop.example", Path: "/" + name}, Env: map[string]string{"A": "b"}, AllowRoot: true, RemoveData: true,
+	}
+}
+
+// frozen are the feature's messages with every field set; their encoding under testdata is that of protocol
+// version 1 and never changes.
+func frozen() map[string]any {
+	ref := app.ReleaseRef{Release: "hello-1", Version: "1.0.0", Digest: digest}
+	return map[string]any{
+		"section.json": app.Section{
+			Facts: fleet.Facts{Name: "shop-1", Labels: map[string]string{"kind": "shop"}, Zone: "north"}, Apps: []app.Placement{placement("hello")},
+		},
+		"report.json": app.Report{Apps: []app.AppReport{{
+			App: fleet.AppKey{Namespace: "default", Name: "hello"}, Desired: ref, Running: ref, Phase: fleet.PhaseRunning, Message: "m",
+			Since: 1700000000, Restarts: 2, URL: "http://127.0.0.1:8081/hello", Conditions: map[string]string{"LimitsNotEnforced": "no cgroups"},
+			Counts: fleet.RequestCounts{Requests: 10, Errors: 1, Buckets: []uint64{9, 1}},
+		}}},
+		"logs.json": app.LogsRequest{App: fleet.AppKey{Namespace: "default", Name: "hello"}, Tail: -1, Follow: true},
+		"config.json": app.BundleConfig{Name: "hello", Version: "1.0.0", Runtime: app.RuntimeProcess, Process: &app.ProcessConfig{
+			Command: []string{"bin/hello", "-v"}, Env: map[string]string{"A": "b"},
+			Readiness: &app.Probe{Path: "/ready", PeriodSeconds: 1, TimeoutSeconds: 2, FailureThreshold: 3, InitialDelaySeconds: 4},
+			Liveness:  &app.Probe{Path: "/live", PeriodSeconds: 1, TimeoutSeconds: 2, FailureThreshold: 3, InitialDelaySeconds: 4},
+			Limits:    app.Limits{MemoryBytes: 1, CPUMillis: 2, PIDs: 3}, StopGraceSeconds: 20, Data: []string{"db"}, ExclusiveData: true,
+		}},
+	}
+}
+
+func TestFrozenMessages(t *testing.T) {
+	for file, message := range frozen() {
+		want, err := os.ReadFile("testdata/v1/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = bytes.TrimSpace(want)
+		got, err := json.Marshal(message)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(want), string(got)); diff != "" {
+			t.Errorf("%s: this message is written differently (-frozen +now):\n%s", file, diff)
+		}
+		read := reflect.New(reflect.TypeOf(message))
+		if err := json.Unmarshal(want, read.Interface()); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(message, read.Elem().Interface()); diff != "" {
+			t.Errorf("%s: the frozen message is read differently (-want +got):\n%s", file, diff)
+		}
+		unset(t, file, reflect.ValueOf(message))
+	}
+}
+
+// unset fails for every field that a frozen message does not hold.
+func unset(t *testing.T, at string, v reflect.Value) {
+	t.Helper()
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			unset(t, at+"."+v.Type().Field(i).Name, v.Field(i))
+		}
+	case reflect.Pointer, reflect.Slice:
+		if v.IsZero() {
+			t.Errorf("%s is not frozen", at)
+		} else if v.Kind() == reflect.Pointer {
+			unset(t, at, v.Elem())
+		} else {
+			unset(t, at, v.Index(0))
+		}
+	default:
+		if v.IsZero() {
+			t.Errorf("%s is not frozen", at)
+		}
+	}
+}
+
+func TestSectionRoundTrip(t *testing.T) {
+	want := app.Section{Facts: fleet.Facts{Name: "shop-1", Zone: "north"}, Apps: []app.Placement{placement("a"), placement("b"), placement("c")}}
+	data, err := want.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := app.DecodeSection(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("what was decoded differs (-want +got):\n%s", diff)
+	}
+	// The order in which a hub found its apps must not change the section's digest.
+	shuffled := app.Section{Facts: want.Facts, Apps: []app.Placement{placement("c"), placement("a"), placement("b")}}
+	again, err := shuffled.Encode()
+	if err != nil || !bytes.Equal(data, again) {
+		t.Errorf("another order makes another section: %v", err)
+	}
+}
+
+func TestDecodeSectionRefuses(t *testing.T) {
+	tests := []struct {
+		want, reason string
+		change       func(*app.Placement)
+	}{
+		{"app", "the name of an app is checked", func(p *app.Placement) { p.App.Name = "../x" }},
+		{"namespace", "so is its namespace", func(p *app.Placement) { p.App.Namespace = "" }},
+		{"bundle.digest", "content is named by digest", func(p *app.Placement) { p.Bundle.Digest = "latest" }},
+		{"bundle.size", "an index has a size", func(p *app.Placement) { p.Bundle.Size = 0 }},
+		{"bundle.size", "an index is bounded", func(p *app.Placement) { p.Bundle.Size = app.MaxManifestBytes + 1 }},
+		{"bundle.repository", "a repository becomes a path of the hub", func(p *app.Placement) { p.Bundle.Repository = "../../view" }},
+		{"bundle.repository", "without a repository nothing can be fetched", func(p *app.Placement) { p.Bundle.Repository = "" }},
+		{"route.path", "a route begins with a slash", func(p *app.Placement) { p.Route.Path = "hello" }},
+		{"env", "the agent's variables are its own", func(p *app.Placement) { p.Env["SKERRY_SITE"] = "x" }},
+		{"env", "a zero byte ends a value", func(p *app.Placement) { p.Env["A"] = "x\x00" }},
+		{"digest", "a placement is known by its digest", func(p *app.Placement) { p.Digest = "" }},
+	}
+	for _, tt := range tests {
+		bad := placement("b")
+		tt.change(&bad)
+		data, err := json.Marshal(app.Section{Apps: []app.Placement{placement("a"), bad}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := app.DecodeSection(data)
+		if !errors.Is(err, wire.ErrMessage) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: answered with %v: %s", tt.want, err, tt.reason)
+		}
+		if len(got.Apps) > 0 {
+			t.Errorf("%s: half of a section was returned: %s", tt.want, tt.reason)
+		}
+	}
+	twice, err := json.Marshal(app.Section{Apps: []app.Placement{placement("a"), placement("a")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := app.DecodeSection(twice); !errors.Is(err, wire.ErrMessage) || !strings.Contains(err.Error(), "default/a is named twice") {
+		t.Errorf("an app that is named twice was answered with %v", err)
+	}
+	if _, err := app.DecodeSection(bytes.Repeat([]byte(" "), wire.MaxMessage+1)); !errors.Is(err, wire.ErrTooLarge) {
+		t.Errorf("a section beyond the bound was answered with %v", err)
+	}
+	many := app.Section{}
+	for range 2000 {
+		many.Apps = append(many.Apps, placement("a"))
+	}
+	if _, err := many.Encode(); !errors.Is(err, wire.ErrTooLarge) {
+		t.Errorf("a section that cannot travel was encoded: %v", err)
+	}
+}
+
+// TestSeal changes each field of a placement: its digest must follow, or a site would not notice.
+func TestSeal(t *testing.T) {
+	base := placement("a")
+	if err := base.Seal(); err != nil {
+		t.Fatal(err)
+	}
+	again := placement("a")
+	again.Digest = "whatever stood here before"
+	if err := again.Seal(); err != nil || again.Digest != base.Digest {
+		t.Errorf("the same placement has digests %s and %s: %v", base.Digest, again.Digest, err)
+	}
+	for name, change := range map[string]func(*app.Placement){
+		"app": func(p *app.Placement) { p.App.Name = "b" }, "release": func(p *app.Placement) { p.Release = "x" },
+		"version": func(p *app.Placement) { p.Version = "x" }, "bundle": func(p *app.Placement) { p.Bundle.Size++ },
+		"route": func(p *app.Placement) { p.Route = nil }, "path": func(p *app.Placement) { p.Route.Path = "/x" },
+		"env": func(p *app.Placement) { p.Env["B"] = "c" }, "root": func(p *app.Placement) { p.AllowRoot = false },
+		"data": func(p *app.Placement) { p.RemoveData = false },
+	} {
+		p := placement("a")
+		change(&p)
+		if err := p.Seal(); err != nil || p.Digest == base.Digest {
+			t.Errorf("a changed %s leaves the digest as it was: %v", name, err)
+		}
+	}
+}
+
+func FuzzDecodeSection(f *testing.F) {
+	for _, s := range []app.Section{{}, {Apps: []app.Placement{placement("a"), placement("b")}}} {
+		data, err := s.Encode()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, err := app.DecodeSection(data)
+		if err != nil {
+			if !errors.Is(err, wire.ErrMessage) {
+				t.Errorf("error does not wrap ErrMessage: %v", err)
+			}
+			return
+		}
+		again, err := s.Encode()
+		if errors.Is(err, wire.ErrTooLarge) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		twice, err := app.DecodeSection(again)
+		if err != nil {
+			t.Fatalf("what was encoded cannot be decoded: %v\n%s", err, again)
+		}
+		if third, err := twice.Encode(); err != nil || !bytes.Equal(again, third) {
+			t.Errorf("encoding is not stable: %v\n%s\n%s", err, again, third)
+		}
+	})
+}
