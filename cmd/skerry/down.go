@@ -34,6 +34,14 @@ func newDown(out io.Writer) *cobra.Command {
 }
 
 func runDown(ctx context.Context, dir string, out io.Writer) error {
+	// An `up` stops its sites itself, and would start again those that it sees die.
+	pid := dirs.Holder(dir, "hub")
+	if pid != 0 {
+		if err := endProcess(ctx, pid); err != nil {
+			return err
+		}
+		fmt.Fprintln(out, "hub stopped")
+	}
 	matches, err := filepath.Glob(filepath.Join(dir, "sites", "*"))
 	if err != nil {
 		return fmt.Errorf("find sites: %w", err)
@@ -45,15 +53,11 @@ func runDown(ctx context.Context, dir string, out io.Writer) error {
 			sites = append(sites, s)
 		}
 	}
-	// An `up` that still runs stops its sites itself; asking them first keeps the order either way.
 	err = stopAll(ctx, sites)
 	for _, s := range sites {
 		fmt.Fprintf(out, "%s stopped\n", s.name)
 	}
-	if pid := dirs.Holder(dir, "hub"); pid != 0 {
-		err = errors.Join(err, endProcess(ctx, pid))
-		fmt.Fprintln(out, "hub stopped")
-	} else if len(sites) == 0 {
+	if pid == 0 && len(sites) == 0 {
 		fmt.Fprintf(out, "nothing runs in %s\n", dir)
 	}
 	return err

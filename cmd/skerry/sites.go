@@ -103,18 +103,41 @@ func endProcess(ctx context.Context, pid int) error {
 	if err := unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("stop process %d: %w", pid, err)
 	}
-	deadline := time.Now().Add(stopTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, stopTimeout, fmt.Errorf("process %d did not stop within %s", pid, stopTimeout))
+	defer cancel()
+	return awaitExit(ctx, fd)
+}
+
+// exitPoll is how often a wait for a process looks whether it is still wanted.
+const exitPoll = 200 * time.Millisecond
+
+// awaitExit returns when the process of a pidfd has ended, child or not, or with ctx's cause.
+func awaitExit(ctx context.Context, fd int) error {
 	for ctx.Err() == nil {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 200)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(exitPoll.Milliseconds()))
 		if n > 0 {
 			return nil
 		}
 		if err != nil && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("wait for process %d: %w", pid, err)
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("process %d did not stop within %s", pid, stopTimeout)
+			return fmt.Errorf("wait for a process: %w", err)
 		}
 	}
-	return ctx.Err()
+	return context.Cause(ctx)
+}
+
+// awaitEnd returns when the agent that runs now has ended, at once when none runs, or with ctx's cause.
+func (s localSite) awaitEnd(ctx context.Context) error {
+	status, err := s.status(ctx)
+	if err != nil {
+		return ctx.Err()
+	}
+	fd, err := unix.PidfdOpen(status.PID, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("watch agent of site %s: %w", s.name, err)
+	}
+	defer unix.Close(fd)
+	return awaitExit(ctx, fd)
 }

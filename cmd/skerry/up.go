@@ -119,6 +119,8 @@ func runUp(ctx context.Context, f upFlags, out, errOut io.Writer) error {
 		err = nil
 		fmt.Fprintln(out, "\nStopping: sites, hub, bus, API …")
 	}
+	cancel(nil)
+	u.keepers.Wait()
 	err = errors.Join(err, u.stopSites(context.WithoutCancel(ctx)))
 	stopHub()
 	if hubErr == nil {
@@ -168,8 +170,15 @@ type up struct {
 	errOut   io.Writer
 	example  *example
 
-	mu       sync.Mutex
-	children []*exec.Cmd
+	// keepers end with their context, reapers with the agents that they wait for.
+	keepers, reapers sync.WaitGroup
+}
+
+// reap waits for a child; the channel is closed when it ended. How it ended stands in its own log.
+func (u *up) reap(cmd *exec.Cmd) <-chan struct{} {
+	ended := make(chan struct{})
+	u.reapers.Go(func() { _ = cmd.Wait(); close(ended) })
+	return ended
 }
 
 // bringUp makes what the first start needs, starts the sites that do not run, and waits until the example
@@ -208,6 +217,7 @@ func (u *up) bringUp(ctx context.Context, r runningHub) error {
 				return
 			}
 			fail(s.name, u.awaitSite(ctx, s, placed))
+			u.keepers.Go(func() { u.keepRunning(ctx, s, binary) })
 		})
 	}
 	wg.Wait()
@@ -232,10 +242,61 @@ func (u *up) startSite(ctx context.Context, s localSite, binary string, objects 
 	if err != nil {
 		return err
 	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.children = append(u.children, cmd)
+	u.reap(cmd)
 	return nil
+}
+
+// restartPause is how long a site that died stays away: long enough that one which dies at once does not
+// keep the machine busy.
+const restartPause = time.Second
+
+// keepRunning starts a site's agent again when it died, as a service manager does on a real box. One that
+// forgot who it is was deleted at the hub and stays away.
+func (u *up) keepRunning(ctx context.Context, s localSite, binary string) {
+	for {
+		if err := s.awaitEnd(ctx); err != nil {
+			if ctx.Err() == nil {
+				u.log.Error("site is not watched any more", "site", s.name, "error", err)
+			}
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(restartPause):
+		}
+		if _, err := s.status(ctx); err == nil {
+			continue
+		}
+		if !s.enrolled() {
+			u.log.Info("site is gone", "site", s.name)
+			return
+		}
+		u.log.Warn("site died and is started again", "site", s.name)
+		cmd, err := s.start(binary, "")
+		if err != nil {
+			u.log.Error("site was not started", "site", s.name, "error", err)
+			continue
+		}
+		u.adopt(ctx, s, cmd)
+	}
+}
+
+// adopt returns when a child's agent answers or it ended.
+func (u *up) adopt(ctx context.Context, s localSite, cmd *exec.Cmd) {
+	ended := u.reap(cmd)
+	for {
+		if _, err := s.status(ctx); err == nil {
+			return
+		}
+		select {
+		case <-ended:
+			return
+		case <-ctx.Done():
+			return
+		case <-time.After(exitPoll):
+		}
+	}
 }
 
 // siteTimeout bounds the wait for a site, and for the example there, at the start.
@@ -287,11 +348,8 @@ func answers(ctx context.Context, url string) bool {
 // stopSites stops every site, at the same time, and waits for the children.
 func (u *up) stopSites(ctx context.Context) error {
 	err := stopAll(ctx, u.sites)
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for _, c := range u.children {
-		// How the agent ended stands in its log.
-		_ = c.Wait()
+	if err == nil {
+		u.reapers.Wait()
 	}
 	return err
 }

@@ -48,14 +48,23 @@ func Data(flag string) (string, error) {
 	return abs, nil
 }
 
-// Make makes a data directory that apps' own users may pass through but not look into. The files below it
-// are each for their owner alone.
+// Make makes a data directory that apps' own users may pass through but not look into, and opens one that
+// is there, such as a new temporary one, as far. The files below it are each for their owner alone.
 func Make(dir string) error {
-	if err := os.MkdirAll(dir, 0o711); err != nil {
+	if err := os.MkdirAll(dir, passable); err != nil {
 		return fmt.Errorf("make data directory: %w", err)
+	}
+	info, err := os.Stat(dir)
+	if err == nil && os.Geteuid() == 0 && info.Mode().Perm()&0o011 != 0o011 {
+		err = os.Chmod(dir, info.Mode().Perm()|0o011)
+	}
+	if err != nil {
+		return fmt.Errorf("open data directory to apps' own users: %w", err)
 	}
 	return nil
 }
+
+const passable = 0o711
 
 // ErrBarred means that apps could not run below a directory.
 var ErrBarred = errors.New("apps could not enter the data directory")
