@@ -22,7 +22,7 @@ type features struct {
 func newFeatures(bus *busParts, authority *enrollhub.Authority) *features {
 	found := &bundles{}
 	f := &features{
-		enroll: enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus.issuer, Authority: authority, BusURLs: bus.siteURLs}),
+		enroll: enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus.issuer, Authority: authority}),
 		apps:   apphub.New(found),
 		bus:    &busFeature{bus},
 	}
@@ -56,8 +56,6 @@ func (f *busFeature) Name() string { return "bus" }
 
 // Setup implements hub.Feature.
 func (f *busFeature) Setup(_ context.Context, h *hub.Host) error {
-	if f.bus.webSocket != nil {
-		h.Public.Handle(wire.PathBus, f.bus.webSocket)
-	}
+	h.Public.Handle(wire.PathBus, f.bus.webSocket)
 	return nil
 }

@@ -47,7 +47,7 @@ type hubOptions struct {
 
 // externalNATS is an existing NATS in place of the embedded one.
 type externalNATS struct {
-	url, siteURL, account, signingKey, creds string
+	url, account, signingKey string
 }
 
 // hubEvents are told while a hub starts; each at most once.
@@ -234,9 +234,8 @@ type busParts struct {
 	client *natsbus.Client
 	store  *natsbus.Store
 	issuer enrollhub.Issuer
-	// webSocket serves the bus on the hub's port; nil when sites reach an existing NATS by itself.
+	// webSocket serves the bus on the hub's port.
 	webSocket http.Handler
-	siteURLs  []string
 	close     func()
 }
 
@@ -274,6 +273,8 @@ func openBus(ctx context.Context, o hubOptions, serving *enrollhub.Serving, _ pr
 	return b, nil
 }
 
+// externalBus uses a NATS that is there. Sites reach it through the hub's port alone, like the embedded
+// one: NATS by itself does not keep them apart, the gate does.
 func externalBus(ctx context.Context, e externalNATS, log *slog.Logger) (*busParts, error) {
 	seed, err := os.ReadFile(e.signingKey)
 	if err != nil {
@@ -287,6 +288,10 @@ func externalBus(ctx context.Context, e externalNATS, log *slog.Logger) (*busPar
 	if err != nil {
 		return nil, err
 	}
+	dial, err := natsserver.Upstream(e.url, nil)
+	if err != nil {
+		return nil, fmt.Errorf("--nats-url: %w", err)
+	}
 	client, err := natsbus.Connect(ctx, natsbus.Options{
 		URLs: []string{e.url}, Name: "hub", Log: log, Sign: sign,
 		Credentials: func() (string, error) { return credential, nil },
@@ -294,17 +299,18 @@ func externalBus(ctx context.Context, e externalNATS, log *slog.Logger) (*busPar
 	if err != nil {
 		return nil, err
 	}
-	siteURL := e.siteURL
-	if siteURL == "" {
-		siteURL = e.url
-	}
-	b := &busParts{client: client, issuer: issuer, siteURLs: []string{siteURL}, close: client.Close}
+	gate := natsserver.NewGate(dial, maxExternalConnections, log)
+	b := &busParts{client: client, issuer: issuer, webSocket: gate.WebSocketHandler(), close: func() { gate.Stop(); client.Close() }}
 	if err := b.open(ctx, 1); err != nil {
 		b.close()
 		return nil, err
 	}
 	return b, nil
 }
+
+// maxExternalConnections bounds the sites that a hub relays to an external NATS: each costs two sockets
+// and two files beside its own.
+const maxExternalConnections = 5_000
 
 // busTimeout bounds the wait for the bus at the start.
 const busTimeout = 30 * time.Second

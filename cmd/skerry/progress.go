@@ -35,17 +35,16 @@ type itemState int
 const (
 	itemWaiting itemState = iota
 	itemDone
-	itemSkipped
 	itemFailed
 )
 
 // Marks of the states: without colour they differ by shape.
 func (s itemState) mark(color bool) string {
-	mark := [...]string{"·", "✓", "–", "✗"}[s]
+	mark := [...]string{"·", "✓", "✗"}[s]
 	if !color {
 		return mark
 	}
-	return [...]string{"\x1b[2m", "\x1b[32m", "\x1b[33m", "\x1b[31m"}[s] + mark + "\x1b[0m"
+	return [...]string{"\x1b[2m", "\x1b[32m", "\x1b[31m"}[s] + mark + "\x1b[0m"
 }
 
 func newProgress(out io.Writer, started time.Time, names ...string) *progress {
@@ -62,9 +61,6 @@ func newProgress(out io.Writer, started time.Time, names ...string) *progress {
 
 // done says that an item is true now; detail is what a person does with it, such as an address.
 func (p *progress) done(name, detail string) { p.set(name, itemDone, detail) }
-
-// skip says that an item will not come, and why, without being a failure.
-func (p *progress) skip(name, why string) { p.set(name, itemSkipped, why) }
 
 // fail says that an item cannot come.
 func (p *progress) fail(name string, err error) { p.set(name, itemFailed, err.Error()) }

@@ -3,7 +3,6 @@ package enroll_test
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -279,12 +278,4 @@ func (h *testHub) revoke(t testing.TB, id *enrollsite.Identity) {
 	}
 	h.records.mu.Unlock()
 	must(t, h.Revoke(gone))
-}
-
-// keyOf is the public key of a member as the hub keeps it.
-func (h *testHub) keyOf(t testing.TB, id *enrollsite.Identity) ed25519.PublicKey {
-	t.Helper()
-	m, err := h.records.Member(t.Context(), id.Site(), id.Member())
-	must(t, err)
-	return m.Key
 }

@@ -137,6 +137,9 @@ func newHost(ctx context.Context, o Options) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := people.Learn(ctx); err != nil {
+		return nil, err
+	}
 	fleet := NewFleet(o.Bus, o.Store, o.Log.With("component", "fleet"), o.Now)
 	for _, r := range []manager.Runnable{fleet, people} {
 		if err := mgr.Add(r); err != nil {

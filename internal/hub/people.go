@@ -85,11 +85,23 @@ func NewPeople(config *rest.Config, log *slog.Logger) (*People, error) {
 // NeedLeaderElection makes People work on every hub.
 func (p *People) NeedLeaderElection() bool { return false }
 
+// Learn reads the cluster's client authority. Until it succeeded client certificates are refused.
+func (p *People) Learn(ctx context.Context) error {
+	// An API server publishes it moments after it is ready.
+	var last error
+	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, installTimeout, true, func(ctx context.Context) (bool, error) {
+		last = p.ca.RunOnce(ctx)
+		return last == nil, nil
+	})
+	if err != nil {
+		err = errors.Join(last, err)
+		return fmt.Errorf("read the cluster's client authority (ConfigMap kube-system/extension-apiserver-authentication): %w", err)
+	}
+	return nil
+}
+
 // Start follows the cluster's client authority until ctx ends.
 func (p *People) Start(ctx context.Context) error {
-	if err := p.ca.RunOnce(ctx); err != nil {
-		p.log.Warn("the cluster's client authority is not known yet; client certificates are refused until it is", "error", err)
-	}
 	p.ca.Run(ctx, 1)
 	return nil
 }

@@ -49,7 +49,7 @@ func (g *Gate) Connections() (now, limit int) {
 	return g.open, g.limit
 }
 
-// enter counts a connection; false when there are too many or the server stops. Each true is answered by
+// enter counts a connection; false when there are too many or the gate stops. Each true is answered by
 // one leave.
 func (g *Gate) enter() bool {
 	g.mu.Lock()
@@ -78,9 +78,8 @@ func (g *Gate) Stop() {
 	g.wg.Wait()
 }
 
-// relay copies between outer and a new connection to the server until either ends or the server stops.
-// It closes the inner connection; outer is closed by the caller after relay returned, and by abort when
-// the server stops or a copy must be ended.
+// relay copies between outer and a new connection to the server until either ends or the gate stops. Both
+// are closed when it returns, but outer not when there is no connection to the server.
 func (g *Gate) relay(outer net.Conn, remote string) error {
 	inner, err := g.dial()
 	if err != nil {
@@ -115,7 +114,7 @@ func (w timedWriter) Write(p []byte) (int, error) {
 	return w.conn.Write(p)
 }
 
-// serveTLS accepts connections that speak TLS from the first byte, until the server stops.
+// serveTLS accepts connections that speak TLS from the first byte, until the gate stops.
 func (g *Gate) serveTLS(l net.Listener, config *tls.Config) {
 	stopWatch := context.AfterFunc(g.ctx, func() { l.Close() })
 	g.wg.Go(func() {

@@ -34,8 +34,6 @@ const (
 )
 
 const (
-	// verifyAlways is the size up to which content is verified each time: that costs less than to remember.
-	verifyAlways = 64 << 10
 	// verifiedFor is how long larger content counts as verified while its file does not change, so that a
 	// thousand sites that fetch one blob in ranges do not have it hashed a thousand times.
 	verifiedFor = time.Minute

@@ -200,6 +200,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { a.report(ctx) })
 	wg.Go(func() { a.stayAlive(ctx) })
 	wg.Go(func() { a.calls.run(ctx) })
+	wg.Go(func() { a.collect(ctx) })
 	wg.Go(func() {
 		if err := a.follow(ctx); err != nil {
 			cancel(err)
@@ -218,6 +219,18 @@ func (a *Agent) stop(ctx context.Context, modules []Module) {
 	for i := len(modules) - 1; i >= 0; i-- {
 		if err := modules[i].Stop(ctx); err != nil {
 			a.log.Error("module did not stop in order", "module", modules[i].Name(), "error", err)
+		}
+	}
+}
+
+// collectEvery is how often content that no module needs is looked for, beside each change of what they
+// need.
+const collectEvery = 15 * time.Minute
+
+func (a *Agent) collect(ctx context.Context) {
+	for sleep(ctx, jitter(collectEvery)) {
+		if err := a.content.Collect(); err != nil {
+			a.log.Warn("content that nobody needs was not removed", "error", err)
 		}
 	}
 }

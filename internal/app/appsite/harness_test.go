@@ -45,7 +45,6 @@ type box struct {
 	local   *http.ServeMux
 	metrics *prometheus.Registry
 	module  *appsite.Module
-	changes int
 }
 
 func newBox(t *testing.T) *box {
@@ -181,7 +180,7 @@ func sealed(t *testing.T, p app.Placement) app.Placement {
 func packed(t *testing.T, files map[string]string) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	zip, err := gzip.NewWriterLevel(&out, gzip.BestSpeed)
+	zip, err := gzip.NewWriterLevel(&out, gzip.NoCompression)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,19 +33,21 @@ type live struct {
 	followed chan struct{}
 }
 
-// launch verifies the release's files and starts an instance of it, which is nobody's yet.
-func (w *worker) launch(ctx context.Context, rel release) (*live, error) {
+// files returns the directory of the release's files, verified just now, unpacking them when they are not
+// there or not sound.
+func (w *worker) files(ctx context.Context, rel release) (string, error) {
+	f := w.fetcher(rel)
+	return w.m.trees.ensure(rel.Manifest, func() (io.ReadCloser, error) {
+		return f.open(ctx, rel.Placement.Bundle.Repository, rel.Layer)
+	})
+}
+
+// launch starts an instance of the release from dir, which files has just returned. It is nobody's yet.
+func (w *worker) launch(ctx context.Context, rel release, dir string) (*live, error) {
 	runtime, ok := w.m.runtimes[rel.Config.Runtime]
 	if !ok {
 		return nil, fmt.Errorf("this site has no runtime %q; it has %s: %w", rel.Config.Runtime,
 			strings.Join(slices.Sorted(maps.Keys(w.m.runtimes)), ", "), app.ErrBundle)
-	}
-	f := w.fetcher(rel)
-	dir, err := w.m.trees.ensure(rel.Manifest, func() (io.ReadCloser, error) {
-		return f.open(ctx, rel.Placement.Bundle.Repository, rel.Layer)
-	})
-	if err != nil {
-		return nil, err
 	}
 	var suffix [4]byte
 	_, _ = rand.Read(suffix[:]) // never fails, as its documentation says
@@ -103,8 +105,11 @@ func (w *worker) observe(l *live) {
 	case l.changed <- struct{}{}:
 	default:
 	}
-	if now.Phase == fleet.PhaseFailed {
+	switch {
+	case now.Phase == fleet.PhaseFailed:
 		w.wake()
+	case now.Phase == fleet.PhaseRunning && l == w.current && w.want != nil && l.rel.digest() == w.want.Digest:
+		w.failures = 0
 	}
 	w.refresh()
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/skerry-dev/skerry/internal/fleet"
 )
 
 // metrics are what the module counts, and what it reads off its apps when it is asked.
@@ -33,6 +35,12 @@ func newMetrics(m *Module) *metrics {
 
 func (c *metrics) register(r prometheus.Registerer) error {
 	return errors.Join(r.Register(c.switchOvers), r.Register(c.fetchErrors), r.Register(c))
+}
+
+// forget drops what was counted of an app that left.
+func (c *metrics) forget(key fleet.AppKey) {
+	c.switchOvers.DeleteLabelValues(key.String())
+	c.fetchErrors.DeleteLabelValues(key.String())
 }
 
 // Describe implements prometheus.Collector.

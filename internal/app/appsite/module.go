@@ -20,23 +20,6 @@ import (
 	"github.com/skerry-dev/skerry/internal/store"
 )
 
-// Records of the module in its bucket, besides those of trees.
-const (
-	sectionKey = "section" // the section as it came
-	factsKey   = "facts"   // of the site, as last told
-	appKey     = "app/"    // and the app's key: an appRecord
-)
-
-// appRecord is what must not be forgotten of one app.
-type appRecord struct {
-	// Desired is the newest placement; it says what becomes of data when the app leaves.
-	Desired app.Placement `json:"desired"`
-	// Good is the release that last became ready here.
-	Good *release `json:"good,omitempty"`
-	// Next is the release that was fetched to follow Good, so that it needs no network any more.
-	Next *release `json:"next,omitempty"`
-}
-
 // Options are the module's bounds of time. Zero means the default.
 type Options struct {
 	// ReadyWithin is how long a new release may take to become ready, 60 s.
@@ -74,6 +57,10 @@ type Module struct {
 	ctx, hard          context.Context
 	cancel, cancelHard context.CancelFunc
 	workers            sync.WaitGroup
+
+	// storing is held while app records are read, changed and stored. It is taken before mu, which is taken
+	// before a worker's own lock.
+	storing sync.Mutex
 
 	mu   sync.Mutex
 	apps map[fleet.AppKey]*worker
@@ -132,14 +119,7 @@ func (m *Module) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("apps: %w", err)
 	}
-	for key, rec := range records {
-		if rec.Good != nil {
-			if err := m.trees.claim(key, rec.Good.Manifest); err != nil {
-				return fmt.Errorf("apps: %w", err)
-			}
-		}
-	}
-	if err := m.trees.sweep(); err != nil {
+	if err := m.keepStored(records); err != nil {
 		return fmt.Errorf("apps: %w", err)
 	}
 	body, err := m.bucket.GetBytes(sectionKey)
@@ -161,121 +141,6 @@ func (m *Module) Start(ctx context.Context) error {
 	}
 	m.direct(section, records)
 	return nil
-}
-
-// Apply implements site.Module.
-func (m *Module) Apply(_ context.Context, body []byte, facts fleet.Facts) error {
-	section, err := decodeSection(body)
-	if err != nil {
-		return err
-	}
-	if section.Facts.Name == "" {
-		section.Facts = facts
-	}
-	records, err := m.records()
-	if err != nil {
-		return fmt.Errorf("apps: %w", err)
-	}
-	err = m.bucket.Update(func(w store.Writer) error {
-		if err := w.Put(factsKey, section.Facts); err != nil {
-			return err
-		}
-		if body == nil {
-			if err := w.Delete(sectionKey); err != nil {
-				return err
-			}
-		} else if err := w.PutBytes(sectionKey, body); err != nil {
-			return err
-		}
-		for _, p := range section.Apps {
-			rec := records[p.App]
-			rec.Desired = p
-			if err := w.Put(appKey+p.App.String(), rec); err != nil {
-				return err
-			}
-			records[p.App] = rec
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("apps: %w", err)
-	}
-	m.direct(section, records)
-	m.host.Changed()
-	return nil
-}
-
-// direct tells each worker what its app should be, making those that are missing.
-func (m *Module) direct(section app.Section, records map[fleet.AppKey]appRecord) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.facts = section.Facts
-	wanted := map[fleet.AppKey]*app.Placement{}
-	for i := range section.Apps {
-		wanted[section.Apps[i].App] = &section.Apps[i]
-	}
-	for key := range records {
-		m.employ(key, records[key])
-	}
-	for key := range wanted {
-		m.employ(key, appRecord{})
-	}
-	for key, w := range m.apps {
-		w.direct(wanted[key])
-		if !w.begun {
-			w.begun = true
-			m.workers.Go(w.run)
-		}
-	}
-}
-
-func (m *Module) employ(key fleet.AppKey, rec appRecord) {
-	if m.apps[key] == nil {
-		m.apps[key] = newWorker(m, key, rec)
-	}
-}
-
-// forget drops a worker whose app has left, unless it was told of the app again meanwhile.
-func (m *Module) forget(w *worker) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if w.wants() != nil {
-		return false
-	}
-	delete(m.apps, w.key)
-	return true
-}
-
-func (m *Module) records() (map[fleet.AppKey]appRecord, error) {
-	keys, err := m.bucket.Keys()
-	if err != nil {
-		return nil, err
-	}
-	out := map[fleet.AppKey]appRecord{}
-	for _, k := range keys {
-		name, ok := strings.CutPrefix(k, appKey)
-		if !ok {
-			continue
-		}
-		key, err := fleet.ParseAppKey(name)
-		if err != nil {
-			return nil, fmt.Errorf("record %s: %w: %w", k, err, store.ErrDamaged)
-		}
-		var rec appRecord
-		if err := m.bucket.Get(k, &rec); err != nil {
-			return nil, err
-		}
-		out[key] = rec
-	}
-	return out, nil
-}
-
-// decodeSection reads a section; nil is one without apps.
-func decodeSection(body []byte) (app.Section, error) {
-	if body == nil {
-		return app.Section{}, nil
-	}
-	return app.DecodeSection(body)
 }
 
 // LinkChanged implements site.LinkWatcher.

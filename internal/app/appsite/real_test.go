@@ -7,11 +7,11 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"os/signal"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -22,62 +22,27 @@ import (
 	"github.com/skerry-dev/skerry/internal/app/process"
 	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/store"
+	"github.com/skerry-dev/skerry/internal/testenv"
 )
 
-// These tests run real programs through the real process runtime behind the real gateway. The program is
-// the test binary itself.
+// These tests run real programs through the real process runtime behind the real gateway.
 
-const childMode = "CHILD_MODE"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(childMode) == "" {
-		os.Exit(m.Run())
+// program builds testdata/app, once for all tests: small, and without the race detector that slows the
+// tests themselves.
+var program = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "skerry-app-")
+	if err != nil {
+		return nil, err
 	}
-	os.Exit(serveAsApp())
-}
-
-func serveAsApp() int {
-	if os.Getenv(childMode) == "broken" {
-		fmt.Println("cannot start")
-		return 1
+	defer os.RemoveAll(dir)
+	out := filepath.Join(dir, "app")
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", out, "./testdata/app")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build testdata/app: %w: %s", err, text)
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("/hello", func(w http.ResponseWriter, r *http.Request) {
-		io.Copy(io.Discard, r.Body)
-		time.Sleep(2 * time.Millisecond)
-		hub, err := os.ReadFile(os.Getenv("SKERRY_HUB_FILE"))
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		fmt.Fprintf(w, "%s at %s, hub %s", os.Getenv("VERSION"), os.Getenv("SKERRY_SITE"), strings.TrimSpace(string(hub)))
-	})
-	mux.HandleFunc("/hello/store", func(w http.ResponseWriter, _ *http.Request) {
-		path := os.Getenv("SKERRY_DATA_DB") + "/versions"
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-		if err == nil {
-			_, err = fmt.Fprintln(f, os.Getenv("VERSION"))
-		}
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		data, _ := os.ReadFile(path)
-		w.Write(data)
-	})
-	srv := &http.Server{Addr: "127.0.0.1:" + os.Getenv("PORT"), Handler: mux}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	done := make(chan struct{})
-	go func() { <-ctx.Done(); srv.Shutdown(context.Background()); close(done) }()
-	fmt.Println("version", os.Getenv("VERSION"), "starts")
-	if err := srv.ListenAndServe(); err != http.ErrServerClosed {
-		fmt.Println(err)
-		return 1
-	}
-	<-done
-	return 0
-}
+	return os.ReadFile(out)
+})
 
 // bootReal begins a life with the process runtime and a gateway that listens.
 func (b *box) bootReal(opts appsite.Options) {
@@ -103,20 +68,17 @@ func (b *box) haltReal() {
 	}
 }
 
-// pushReal pushes the test binary as an app.
+// pushReal pushes the program as an app.
 func (b *box) pushReal(version, mode string, edit func(*bundle)) app.Placement {
 	b.t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	program, err := os.ReadFile(self)
+	testenv.Require(b.t, testenv.Tool("go"))
+	binary, err := program()
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	return b.push(version, func(bd *bundle) {
-		bd.files = map[string]string{"bin/app": string(program)}
-		bd.config.Process.Env[childMode] = mode
+		bd.files = map[string]string{"bin/app": string(binary)}
+		bd.config.Process.Env["MODE"] = mode
 		if edit != nil {
 			edit(bd)
 		}
@@ -169,7 +131,7 @@ func (b *box) load() (stop func() (answers map[string]int, failed []string)) {
 	url := b.router.URL() + "/hello"
 	for n := range 4 {
 		workers.Go(func() {
-			for !over.Load() {
+			for ; !over.Load(); time.Sleep(time.Millisecond) { // leaves the apps some of the machine
 				var res *http.Response
 				var err error
 				if n%2 == 0 {

@@ -19,12 +19,16 @@ func (w *worker) rollOut(ctx context.Context, want app.Placement) error {
 	if err != nil {
 		return err
 	}
+	dir, err := w.files(ctx, rel) // before anything is stopped: it may take long
+	if err != nil {
+		return err
+	}
 	w.at(fleet.PhaseStarting)
 	old := w.live()
 	if old != nil && (rel.exclusive() || old.rel.exclusive()) {
-		return w.replace(ctx, old, rel)
+		return w.replace(ctx, old, rel, dir)
 	}
-	next, err := w.tryOut(ctx, rel)
+	next, err := w.tryOut(ctx, rel, dir)
 	if err != nil {
 		return err
 	}
@@ -42,12 +46,12 @@ func (w *worker) rollOut(ctx context.Context, want app.Placement) error {
 }
 
 // replace stops the old instance, then starts the new one, while the gateway holds requests.
-func (w *worker) replace(ctx context.Context, old *live, rel release) error {
+func (w *worker) replace(ctx context.Context, old *live, rel release, dir string) error {
 	w.hold(true)
 	defer w.hold(false)
 	w.drain(old, w.m.opts.HeldDrainWithin)
 	w.retire(old)
-	next, err := w.tryOut(ctx, rel)
+	next, err := w.tryOut(ctx, rel, dir)
 	if err == nil {
 		if err = w.promote(next); err != nil {
 			w.retire(next)
@@ -93,13 +97,15 @@ func (w *worker) remembered() appRecord {
 
 // remember changes the app's record on disk and in memory.
 func (w *worker) remember(change func(*appRecord)) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	rec := w.record
+	w.m.storing.Lock()
+	defer w.m.storing.Unlock()
+	rec := w.remembered()
 	change(&rec)
 	if err := w.m.bucket.Put(appKey+w.key.String(), rec); err != nil {
 		return err
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.record = rec
 	return nil
 }
@@ -144,8 +150,8 @@ func (w *worker) claimTrees(rel release) error {
 }
 
 // tryOut starts an instance and waits until it is ready, for a bounded time.
-func (w *worker) tryOut(ctx context.Context, rel release) (*live, error) {
-	next, err := w.launch(ctx, rel)
+func (w *worker) tryOut(ctx context.Context, rel release, dir string) (*live, error) {
+	next, err := w.launch(ctx, rel, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +204,11 @@ func (w *worker) promote(l *live) error {
 
 // restore starts a release that was good before and makes it the one that answers once it is ready.
 func (w *worker) restore(ctx context.Context, rel release) error {
-	l, err := w.launch(ctx, rel)
+	dir, err := w.files(ctx, rel)
+	var l *live
+	if err == nil {
+		l, err = w.launch(ctx, rel, dir)
+	}
 	if err != nil {
 		return fmt.Errorf("last good release %s: %w", rel.Placement.Release, err)
 	}
@@ -248,23 +258,21 @@ func (w *worker) leave() bool {
 	w.mu.Lock()
 	removeData := w.removeData
 	w.mu.Unlock()
-	errs := []error{w.log.remove(), w.keep(), w.m.trees.claim(w.key)}
+	// The record goes last, when the worker is dismissed; without releases in it, an agent that is killed
+	// meanwhile comes back to go on here.
+	errs := []error{
+		w.remember(func(r *appRecord) { r.Good, r.Next = nil, nil }),
+		w.log.remove(), w.keep(), w.m.trees.claim(w.key),
+	}
 	_ = os.Remove(filepath.Dir(w.m.logDir(w.key))) // fails while another app of the namespace is there
 	if removeData {
 		errs = append(errs, os.RemoveAll(w.m.dataDir(w.key)))
 		_ = os.Remove(filepath.Dir(w.m.dataDir(w.key)))
 	}
-	err := errors.Join(errs...)
-	if err == nil {
-		err = w.m.bucket.Delete(appKey + w.key.String())
-	}
-	if err != nil {
+	if err := errors.Join(errs...); err != nil {
 		w.m.log.Error("app does not leave", "app", w.key.String(), "error", err)
 		return false
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.record.Good, w.record.Next = nil, nil
 	return true
 }
 

@@ -374,3 +374,54 @@ func TestCrashLoopDoesNotFlap(t *testing.T) {
 		b.expect("an instance that gave up is replaced", app.AppReport{App: helloKey, Desired: ref(one), Running: ref(one), Phase: fleet.PhaseRunning, Restarts: 0})
 	})
 }
+
+// TestStoredReleaseIsTheOneThatRan directs the module while it stores what became ready: neither may
+// overwrite what the other stored.
+func TestStoredReleaseIsTheOneThatRan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBox(t)
+		rt := &scripted{}
+		b.bootScripted(rt)
+		one, two := b.push("1", nil), b.push("2", nil)
+		var last app.Placement
+		for n := range 60 {
+			last = []app.Placement{one, two}[n%2]
+			b.apply(last)
+			if n%3 == 0 {
+				synctest.Wait()
+			}
+		}
+		synctest.Wait()
+		b.halt()
+		b.content.online(false)
+		rt.story()
+		b.bootScripted(rt)
+		synctest.Wait()
+		if diff := cmp.Diff([]string{"start " + last.Release}, rt.story()); diff != "" {
+			t.Errorf("the next life began with (-want +got):\n%s", diff)
+		}
+		b.halt()
+	})
+}
+
+func TestExclusiveReleaseThatIsSuperseded(t *testing.T) {
+	play(t, map[string]script{"hello-2": {never: true}}, func(t *testing.T, b *box, rt *scripted) {
+		one, two, three := b.push("1", exclusive), b.push("2", exclusive), b.push("3", exclusive)
+		b.apply(one)
+		synctest.Wait()
+		b.apply(two)
+		time.Sleep(10 * time.Second)
+		b.content.online(false)
+		b.apply(three)
+		time.Sleep(time.Hour)
+		b.expect("the good one answers while the newest cannot be fetched", app.AppReport{
+			App: helloKey, Desired: ref(three), Running: ref(one), Phase: fleet.PhaseFetching})
+		if got := b.router.last(); got.State != site.RouteReady || got.Release != "hello-1" {
+			t.Errorf("route is %+v", got)
+		}
+		want := []string{"start hello-1", "stop hello-1", "start hello-2", "stop hello-2", "start hello-1"}
+		if diff := cmp.Diff(want, rt.story()); diff != "" {
+			t.Error(diff)
+		}
+	})
+}

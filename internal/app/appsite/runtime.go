@@ -4,6 +4,12 @@
 // It implements site.Module and owns the life of every release at the site: content, unpacking, starting
 // the new beside the old, switching the gateway, draining, and returning to the last good one. Runtimes
 // only run one instance. It must not be imported but by cmd and by runtimes.
+//
+// Each app has a goroutine of its own, so that one that fails or waits for the network holds up no other.
+// Nothing fails loudly after Start: what cannot run is told as a phase with a message in the module's
+// Report, the last good release goes on, and the failed one is tried again with a growing pause. All that
+// an instance is started from is verified against what was unpacked from a verified blob; a runtime's own
+// restarts of a crashed program are not verified again.
 package appsite
 
 import (

@@ -74,15 +74,8 @@ func (a *attempt) start() error {
 		return err
 	}
 	a.i.group.loosen()
-	if err := a.spawn(a.i.group); err != nil {
-		if a.i.group == nil || a.i.group.unified == "" || hopeless(err) && !errors.Is(err, unix.EPERM) {
-			return err
-		}
-		// Old kernels and some sandboxes know no birth into a control group: do without.
-		a.i.group.unified = ""
-		if err := a.spawn(a.i.group); err != nil {
-			return err
-		}
+	if err := a.spawnAnyhow(); err != nil {
+		return err
 	}
 	a.i.group.settle()
 	a.record.PID = a.cmd.Process.Pid
@@ -98,6 +91,24 @@ func (a *attempt) start() error {
 	if err != nil {
 		return errors.Join(err, a.finish("").err)
 	}
+	return nil
+}
+
+// spawnAnyhow does without the version 2 control group when the program starts only so: old kernels and
+// some sandboxes know no birth into a control group.
+func (a *attempt) spawnAnyhow() error {
+	g := a.i.group
+	err := a.spawn(g)
+	if err == nil || g == nil || g.unified == "" {
+		return err
+	}
+	unified := g.unified
+	g.unified = ""
+	if a.spawn(g) != nil {
+		g.unified = unified
+		return err
+	}
+	a.i.outside(err)
 	return nil
 }
 

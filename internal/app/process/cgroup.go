@@ -89,59 +89,6 @@ func (c *cgroups) create(id string, limits app.Limits) (g *group, remark string)
 	return g, strings.Join(unmet, "; ")
 }
 
-// setting is one limit in the files of both versions.
-type setting struct {
-	controller, name, shown string
-	v2, v1                  [][2]string
-	// wish are files whose absence is no fault: they close a way around the limit.
-	wish map[string]bool
-}
-
-// declared lists the limits that are set. File formats: the kernel's admin-guide/cgroup-v2 and cgroup-v1.
-func declared(l app.Limits) []setting {
-	var out []setting
-	if l.MemoryBytes > 0 {
-		n := strconv.FormatInt(l.MemoryBytes, 10)
-		out = append(out, setting{
-			controller: "memory", name: "memory", shown: n + " bytes",
-			v2:   [][2]string{{"memory.max", n}, {"memory.swap.max", "0"}, {"memory.oom.group", "1"}},
-			v1:   [][2]string{{"memory.limit_in_bytes", n}, {"memory.memsw.limit_in_bytes", n}},
-			wish: map[string]bool{"memory.swap.max": true, "memory.oom.group": true, "memory.memsw.limit_in_bytes": true},
-		})
-	}
-	if l.CPUMillis > 0 {
-		const period = 100_000 // microseconds, the kernel's default
-		quota := strconv.Itoa(max(l.CPUMillis*(period/1000), 1000))
-		out = append(out, setting{
-			controller: "cpu", name: "CPU", shown: strconv.Itoa(l.CPUMillis) + " thousandths",
-			v2: [][2]string{{"cpu.max", quota + " " + strconv.Itoa(period)}},
-			v1: [][2]string{{"cpu.cfs_period_us", strconv.Itoa(period)}, {"cpu.cfs_quota_us", quota}},
-		})
-	}
-	if l.PIDs > 0 {
-		// One more until settle: in version 1 the forking thread is counted too.
-		n := strconv.Itoa(l.PIDs + 1)
-		out = append(out, setting{
-			controller: "pids", name: "process", shown: strconv.Itoa(l.PIDs),
-			v2: [][2]string{{"pids.max", n}}, v1: [][2]string{{"pids.max", n}},
-		})
-	}
-	return out
-}
-
-func (g *group) limit(s setting) error {
-	dir, files := g.dir(s.controller), s.v1
-	if _, legacy := g.legacy[s.controller]; !legacy {
-		files = s.v2
-	}
-	for _, f := range files {
-		if err := writeFile(filepath.Join(dir, f[0]), f[1]); err != nil && !s.wish[f[0]] {
-			return err
-		}
-	}
-	return nil
-}
-
 // dir is where the group's files of a controller are, empty when nowhere.
 func (g *group) dir(controller string) string {
 	if dir, ok := g.legacy[controller]; ok {
@@ -246,6 +193,30 @@ func groupPIDs(dirs []string) []int {
 	}
 	slices.Sort(pids)
 	return slices.Compact(pids)
+}
+
+// strays lists the groups of instances that lie in this agent's place and that nobody knows.
+func (c *cgroups) strays(known map[string]bool) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	parents := []string{c.unified}
+	for _, parent := range c.legacy {
+		parents = append(parents, parent)
+	}
+	var out []string
+	for _, parent := range parents {
+		entries, err := os.ReadDir(parent)
+		if parent == "" || err != nil {
+			continue // there is none until the first instance
+		}
+		for _, e := range entries {
+			if e.IsDir() && !known[e.Name()] {
+				out = append(out, filepath.Join(parent, e.Name()))
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // removePatience is how long the kernel may take to let go of a group whose last process just ended.

@@ -38,14 +38,14 @@ func findProgram(dir string, command []string) (string, error) {
 	return filepath.Join(dir, filepath.FromSlash(command[0])), nil
 }
 
-// environ is the whole environment of the program, in order. What the runtime sets wins over what was declared.
+// environ is the whole environment of the program, in order. What the runtime sets wins over what was
+// declared, but for PATH.
 func (p plan) environ(port int) []string {
-	env := map[string]string{}
+	env := map[string]string{"PATH": searchPath}
 	for name, value := range p.spec.Env {
 		env[name] = value
 	}
 	env["PORT"] = strconv.Itoa(port)
-	env["PATH"] = searchPath
 	env["HOME"] = p.home()
 	env["TMPDIR"] = p.tmp()
 	env["SKERRY_NAMESPACE"] = p.spec.App.Namespace

@@ -141,6 +141,20 @@ func (i *instance) countRestart() {
 	i.status.Restarts++
 }
 
+// outside tells that the program could only be started outside of its version 2 control group.
+func (i *instance) outside(err error) {
+	i.rt.log.Warn("program runs outside of its control group", append(appAttrs(i.plan.spec.App, i.plan.spec.ID), "error", err)...)
+	for _, l := range declared(i.plan.config.Limits) {
+		if !i.rt.groups.enabled[l.controller] {
+			continue // version 1 bounds it
+		}
+		i.mu.Lock()
+		i.status.Conditions = map[string]string{conditionLimits: fmt.Sprintf(
+			"the limits are not enforced: a program cannot be started in its control group: %v", err)}
+		i.mu.Unlock()
+	}
+}
+
 // cleanUp forgets the instance, of which nothing runs any more.
 func (i *instance) cleanUp() error {
 	if err := i.rt.groups.remove(i.group.dirs()); err != nil {

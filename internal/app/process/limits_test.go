@@ -141,6 +141,27 @@ func TestUnifiedFiles(t *testing.T) {
 	}
 }
 
+// TestProgramThatCannotBeBornInItsGroup gives a directory that is no control group for one.
+func TestProgramThatCannotBeBornInItsGroup(t *testing.T) {
+	e := newEnv(t)
+	spec := e.spec("serve", func(_ *appsite.Spec, c *app.ProcessConfig) { c.Limits.MemoryBytes = 1 << 30 })
+	parent := filepath.Join(e.state, "no-cgroup")
+	if err := os.MkdirAll(filepath.Join(parent, spec.ID), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []string{"cgroup.subtree_control", spec.ID + "/memory.max"} {
+		if err := os.WriteFile(filepath.Join(parent, f), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.rt.groups = &cgroups{unified: parent, enabled: map[string]bool{"memory": true}}
+	i := e.start(spec)
+	s := e.awaitRunning(i)
+	if !strings.Contains(s.Conditions[conditionLimits], "cannot be started in its control group") {
+		t.Errorf("conditions are %v", s.Conditions)
+	}
+}
+
 func TestOwnDirInAContainer(t *testing.T) {
 	m := mount{root: "/docker/abc", point: "/sys/fs/cgroup/memory", version: 1}
 	for path, want := range map[string]string{

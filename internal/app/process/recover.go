@@ -67,6 +67,14 @@ func (r *Runtime) Recover(ctx context.Context) error {
 	}
 	var errs []error
 	boot := bootID()
+	known := map[string]bool{}
+	for id := range all {
+		known[id] = true
+	}
+	// A store that was lost knows of nothing; what sits in this agent's control groups is its own all the same.
+	if dirs := r.groups.strays(known); len(dirs) > 0 {
+		all["strays"] = record{Boot: boot, Groups: dirs}
+	}
 	for id, rec := range all {
 		if rec.Boot == boot {
 			n, err := sweep(ctx, rec)

@@ -15,6 +15,7 @@ import (
 	"github.com/skerry-dev/skerry/internal/app/appsite"
 	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/store"
+	"github.com/skerry-dev/skerry/internal/testenv"
 )
 
 // agent is a whole agent in a process of its own: it starts one app, says so, and waits to be killed.
@@ -60,6 +61,13 @@ func agent() int {
 	select {}
 }
 
+// controlGroups needs a machine that lets this process make control groups.
+func controlGroups(e *env) testenv.Need {
+	return testenv.Need{Name: "the right to make control groups", Met: func() bool {
+		return len(e.rt.groups.legacy) > 0 || e.rt.groups.unified != ""
+	}}
+}
+
 func TestRecoverEndsWhatAKilledAgentLeft(t *testing.T) {
 	for name, row := range map[string]struct {
 		reason, app, noCgroups string
@@ -70,8 +78,8 @@ func TestRecoverEndsWhatAKilledAgentLeft(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := newEnv(t)
-			if row.noCgroups == "" && len(e.rt.groups.legacy) == 0 && e.rt.groups.unified == "" {
-				t.Skip("SKIPPED: needs control groups, which this machine lacks")
+			if row.noCgroups == "" {
+				testenv.Require(t, controlGroups(e))
 			}
 			rec := killedAgent(t, e, row.app, row.noCgroups)
 			left := rec.leftovers()
@@ -93,6 +101,27 @@ func TestRecoverEndsWhatAKilledAgentLeft(t *testing.T) {
 				t.Errorf("records %v stay behind (%v)", all, err)
 			}
 		})
+	}
+}
+
+func TestRecoverWithoutAStore(t *testing.T) {
+	e := newEnv(t)
+	testenv.Require(t, controlGroups(e))
+	rec := killedAgent(t, e, "serve", "")
+	rt := e.newRuntime(Options{})
+	if err := rt.records.delete("one"); err != nil {
+		t.Fatal(err)
+	}
+	if err := rt.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left := rec.leftovers(); len(left) != 0 {
+		t.Errorf("processes %v are alive", left)
+	}
+	for _, dir := range rec.Groups {
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("control group %s stays behind", dir)
+		}
 	}
 }
 

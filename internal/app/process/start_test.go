@@ -24,7 +24,7 @@ func TestEnvironmentIsExactlyWhatIsDeclared(t *testing.T) {
 	}
 	spec := e.spec("serve", func(s *appsite.Spec, c *app.ProcessConfig) {
 		s.Env["GREETING"] = "a b; $(touch /tmp/x) 'c'"
-		s.Env["PORT"] = "1"
+		s.Env["PORT"], s.Env["HOME"], s.Env["TMPDIR"] = "1", "/root", "/tmp"
 		s.Env["SKERRY_SITE"] = "shop-1"
 		s.DataDirs = map[string]string{"photo-store": data}
 		c.Command = append(c.Command, "one; two", "$HOME", "*")

@@ -62,6 +62,10 @@ func New(ctx context.Context, config *rest.Config) (*Client, error) {
 	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
 		return nil, fmt.Errorf("the Kubernetes API at %s has no hub of Skerry (ConfigMap %s/%s): %w", config.Host, systemNamespace, infoConfigMap, ErrNoHub)
 	}
+	var unreachable *url.Error
+	if errors.As(err, &unreachable) {
+		return nil, fmt.Errorf("the Kubernetes API at %s does not answer: %w: %w", config.Host, unreachable.Err, ErrNoHub)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("find the hub: %w", err)
 	}

@@ -116,15 +116,16 @@ func changed(err error) error {
 
 // Of a token's Secret.
 const (
-	tokenType   corev1.SecretType = "skerry.dev/join-token"
-	tokenPrefix                   = "join-"
-	keyHash                       = "hash"
-	keySite                       = "site"
-	keyExpires                    = "expires"
-	keyUsedBy                     = "usedBy"
-	keyUsedAt                     = "usedAt"
-	keyMember                     = "member"
+	tokenPrefix = "join-"
+	keyHash     = "hash"
+	keySite     = "site"
+	keyExpires  = "expires"
+	keyUsedBy   = "usedBy"
+	keyUsedAt   = "usedAt"
+	keyMember   = "member"
 )
+
+const tokenType corev1.SecretType = "skerry.dev/join-token"
 
 // secretTokens keeps tokens in Secrets of the hub's namespace, by their hash.
 type secretTokens struct {
