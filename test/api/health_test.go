@@ -209,10 +209,10 @@ func (s *server) testHealth(t *testing.T) {
 	defer site.bus.Close()
 	s.wantHealth(t, hello, "Failed", "nothing will change until somebody grants the namespace a site")
 	s.wantHealth(t, shop, "InProgress", "no machine has joined yet")
+	s.enrol(t, shop)
+	site.report(skerryapp.Report{})
 	s.create(t, object(t, "kind: SiteGrant\nmetadata: {name: g}\nspec: {namespaces: [default], sites: {}, runtimes: [process]}"))
 	s.wantHealth(t, hello, "InProgress", "the site is told and has not answered")
-
-	s.enrol(t, shop)
 	site.says("1.0.0", fleet.PhaseStarting)
 	s.wantHealth(t, shop, "Current", "the site is connected")
 	s.wantHealth(t, hello, "InProgress", "the program starts")

@@ -15,7 +15,7 @@ func app(name, lines string) string {
 	return fmt.Sprintf("kind: App\nmetadata: {name: %q}\nspec:\n  source: {bundle: 'hello:1.0.0'}\n  placement: {sites: {}}\n%s", name, lines)
 }
 
-func appOf(ref string) string {
+func bundled(ref string) string {
 	return fmt.Sprintf("kind: App\nmetadata: {name: hello}\nspec: {source: {bundle: %q}, placement: {sites: {}}}", ref)
 }
 
@@ -42,12 +42,12 @@ func (s *server) testRefused(t *testing.T) {
 		{"a release's name must fit a label", app(strings.Repeat("a", 53), ""), []string{strings.Repeat("a", 53), "at most 52"}},
 		{"a site's name with a dot", site("shop.1", ""), []string{`"shop.1"`, "at most 63 lower-case letters, digits"}},
 		{"a site's name that is too long", site(strings.Repeat("a", 64), ""), []string{"at most 63"}},
-		{"a bundle without a version", appOf("hello"), []string{"spec.source.bundle", `"hello"`, "should match"}},
-		{"a bundle of another namespace", appOf("other/hello:1"), []string{"spec.source.bundle", `"other/hello:1"`}},
-		{"a bundle of another registry", appOf("example.com/hello:1"), []string{"spec.source.bundle", `"example.com/hello:1"`}},
-		{"a digest that was cut short", appOf("hello@sha256:ba78"), []string{"spec.source.bundle", `"hello@sha256:ba78"`}},
-		{"a bundle in upper case", appOf("Hello:1"), []string{"spec.source.bundle", `"Hello:1"`}},
-		{"a bundle without end", appOf("hello:" + long + long), []string{"spec.source.bundle", "512"}},
+		{"a bundle without a version", bundled("hello"), []string{"spec.source.bundle", `"hello"`, "should match"}},
+		{"a bundle of another namespace", bundled("other/hello:1"), []string{"spec.source.bundle", `"other/hello:1"`}},
+		{"a bundle of another registry", bundled("example.com/hello:1"), []string{"spec.source.bundle", `"example.com/hello:1"`}},
+		{"a digest that was cut short", bundled("hello@sha256:ba78"), []string{"spec.source.bundle", `"hello@sha256:ba78"`}},
+		{"a bundle in upper case", bundled("Hello:1"), []string{"spec.source.bundle", `"Hello:1"`}},
+		{"a bundle without end", bundled("hello:" + long + long), []string{"spec.source.bundle", "512"}},
 		{"no source", "kind: App\nmetadata: {name: hello}\nspec: {placement: {sites: {}}}", []string{"spec.source", "Required value"}},
 		{"no placement", "kind: App\nmetadata: {name: hello}\nspec: {source: {bundle: 'hello:1'}}", []string{"spec.placement", "Required value"}},
 		{"no spec", "kind: App\nmetadata: {name: hello}", []string{"spec", "Required value"}},
@@ -127,8 +127,8 @@ func (s *server) testAccepted(t *testing.T) {
 	for reason, text := range map[string]string{
 		"the longest name":     app(strings.Repeat("a", 52), ""),
 		"one letter":           app("a", ""),
-		"a digest":             appOf("hello@" + digest),
-		"a version with marks": appOf("hello:v1.0.0-rc.1_x"),
+		"a digest":             bundled("hello@" + digest),
+		"a version with marks": bundled("hello:v1.0.0-rc.1_x"),
 		"one site":             app("a", "  update: {maxUnavailable: 1}"),
 		"all sites":            app("a", "  update: {maxUnavailable: 100%}"),
 		"the whole gateway":    app("a", "  route: {path: /}"),
