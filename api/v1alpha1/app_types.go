@@ -20,12 +20,13 @@ import (
 // +kubebuilder:printcolumn:name="Release",type=string,priority=1,JSONPath=`.status.release`
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
-// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?$')",message="the name of an app is at most 53 lower-case letters, digits and inner '-'"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?$')",message="the name of an app is at most 52 lower-case letters, digits and inner '-'"
 type App struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
 	Spec AppSpec `json:"spec"`
+	// +kubebuilder:default={"observedGeneration":-1}
 	// +optional
 	Status AppStatus `json:"status,omitempty"`
 }
@@ -66,9 +67,10 @@ type AppSpec struct {
 	OnDelete DeletePolicy `json:"onDelete,omitempty"`
 }
 
-// EnvValue is the value of an environment variable.
+// EnvValue is the value of an environment variable. It holds no zero byte.
 //
 // +kubebuilder:validation:MaxLength=4096
+// +kubebuilder:validation:Pattern=`^[^\x00]*$`
 type EnvValue string
 
 // AppSource names content.
@@ -84,6 +86,9 @@ type AppSource struct {
 type Placement struct {
 	// Sites on which the app runs. An empty selector ({}) selects every site that the namespace is
 	// granted.
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['In', 'NotIn', 'Exists', 'DoesNotExist'])",fieldPath=".matchExpressions",message="operator must be In, NotIn, Exists or DoesNotExist"
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || self.matchExpressions.all(e, !(e.operator in ['In', 'NotIn']) || has(e.values) && size(e.values) > 0)",fieldPath=".matchExpressions",message="operators In and NotIn need values"
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || self.matchExpressions.all(e, !(e.operator in ['Exists', 'DoesNotExist']) || !has(e.values) || size(e.values) == 0)",fieldPath=".matchExpressions",message="operators Exists and DoesNotExist take no values"
 	Sites metav1.LabelSelector `json:"sites"`
 }
 
@@ -133,7 +138,8 @@ const (
 
 // AppStatus is where an app stands over all its sites.
 type AppStatus struct {
-	// ObservedGeneration is the generation of the spec that the status speaks of.
+	// ObservedGeneration is the generation of the spec that the status speaks of; -1 until the hub has seen
+	// the object.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
@@ -144,9 +150,10 @@ type AppStatus struct {
 	// +optional
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// Release is the name of the newest release; Version what its author called it.
+	// Release is the name of the newest release.
 	// +optional
 	Release string `json:"release,omitempty"`
+	// Version is what the newest release's author called it.
 	// +optional
 	Version string `json:"version,omitempty"`
 
@@ -192,7 +199,9 @@ type SiteCounts struct {
 
 // FailingSite is one site that cannot run a release.
 type FailingSite struct {
-	Site    string `json:"site"`
+	// Site is the name of the site.
+	Site string `json:"site"`
+	// Message is the site's own reason.
 	Message string `json:"message"`
 }
 

@@ -53,6 +53,7 @@ type ReleaseBundle struct {
 	// +kubebuilder:validation:MaxLength=128
 	// +optional
 	Version string `json:"version,omitempty"`
+	// Digest of the index, by which the content is fetched and verified.
 	// +kubebuilder:validation:Pattern=`^sha256:[a-f0-9]{64}$`
 	Digest string `json:"digest"`
 	// Size of the index in bytes.

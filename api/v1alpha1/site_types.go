@@ -26,6 +26,7 @@ type Site struct {
 	// +kubebuilder:default={}
 	// +optional
 	Spec SiteSpec `json:"spec,omitempty"`
+	// +kubebuilder:default={"observedGeneration":-1}
 	// +optional
 	Status SiteStatus `json:"status,omitempty"`
 }
@@ -53,7 +54,8 @@ type SiteSpec struct {
 
 // SiteStatus is what the hub knows of a site.
 type SiteStatus struct {
-	// ObservedGeneration is the generation of the spec that the status speaks of.
+	// ObservedGeneration is the generation of the spec that the status speaks of; -1 until the hub has seen
+	// the object.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
@@ -106,12 +108,16 @@ type SiteMember struct {
 
 // Hardware describes a machine.
 type Hardware struct {
+	// Hostname that the machine calls itself.
 	// +optional
 	Hostname string `json:"hostname,omitempty"`
+	// OS is the operating system, as Go names it.
 	// +optional
 	OS string `json:"os,omitempty"`
+	// Arch is the processor's architecture, as Go names it.
 	// +optional
 	Arch string `json:"arch,omitempty"`
+	// Kernel is the release of the operating system's kernel.
 	// +optional
 	Kernel string `json:"kernel,omitempty"`
 	// CPUs is the number of logical processors.

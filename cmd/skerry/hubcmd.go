@@ -16,6 +16,8 @@ func newHub() *cobra.Command {
 		Use:     "hub",
 		Short:   "Run a hub",
 		Example: "  skerry hub run --addr 0.0.0.0:7443 --name hub.example.com --public-url https://hub.example.com:7443",
+		Args:    cobra.ArbitraryArgs,
+		RunE:    cli.GroupRun,
 	}
 	c.AddCommand(newHubRun())
 	return c

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/skerry-dev/skerry/cmd/internal/agent"
@@ -23,8 +24,10 @@ func main() {
 	defer stop()
 	// A second Ctrl-C ends the program at once.
 	context.AfterFunc(ctx, stop)
-	code := cli.Main(ctx, root(), os.Stderr)
-	os.Exit(code)
+	// Kubernetes' libraries put flags of their own into the process-wide set, which cobra adds to every
+	// command; one of them is a --version that breaks ours.
+	pflag.CommandLine = pflag.NewFlagSet(os.Args[0], pflag.ContinueOnError)
+	os.Exit(cli.Main(ctx, root(), os.Stderr))
 }
 
 func root() *cobra.Command {

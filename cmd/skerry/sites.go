@@ -10,13 +10,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/skerry-dev/skerry/cmd/internal/dirs"
+	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollsite"
+	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/site"
 )
 
@@ -30,22 +33,41 @@ type localSite struct {
 
 // status asks the site's agent; an error that wraps site.ErrNoAgent when none runs.
 func (s localSite) status(ctx context.Context) (site.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	var status site.Status
+	err := s.ask(ctx, "/status", &status)
+	return status, err
+}
+
+// askTimeout bounds a question to an agent on this machine.
+const askTimeout = 2 * time.Second
+
+func (s localSite) ask(ctx context.Context, path string, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/status", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent"+path, nil)
 	if err != nil {
-		return site.Status{}, err
+		return err
 	}
 	res, err := site.LocalClient(s.dir).Do(req)
 	if err != nil {
-		return site.Status{}, fmt.Errorf("ask agent of site %s: %w", s.name, err)
+		return fmt.Errorf("ask agent of site %s: %w", s.name, err)
 	}
 	defer res.Body.Close()
-	var status site.Status
-	if err := json.NewDecoder(io.LimitReader(res.Body, 1<<20)).Decode(&status); err != nil {
-		return site.Status{}, fmt.Errorf("ask agent of site %s: %w", s.name, err)
+	if err := json.NewDecoder(io.LimitReader(res.Body, 1<<20)).Decode(answer); err != nil {
+		return fmt.Errorf("ask agent of site %s: %w", s.name, err)
 	}
-	return status, nil
+	return nil
+}
+
+// serves reports whether the agent says that an app of the example's namespace is healthy.
+func (s localSite) serves(ctx context.Context, name string) bool {
+	var r app.Report
+	if err := s.ask(ctx, "/apps", &r); err != nil {
+		return false
+	}
+	return slices.ContainsFunc(r.Apps, func(a app.AppReport) bool {
+		return a.App == fleet.AppKey{Namespace: exampleNamespace, Name: name} && a.Healthy()
+	})
 }
 
 // enrolled reports whether the site joined before, so that it needs no token.

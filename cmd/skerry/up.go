@@ -323,7 +323,9 @@ func (u *up) awaitSite(ctx context.Context, s localSite, placed func() error) er
 		return nil
 	}
 	err = wait.PollUntilContextCancel(ctx, 50*time.Millisecond, true, func(ctx context.Context) (bool, error) {
-		return answers(ctx, url), nil
+		// The gateway is asked only once the agent says that it will answer: an error that this program
+		// provokes would stand in the app's counts.
+		return s.serves(ctx, exampleName) && answers(ctx, url), nil
 	})
 	if err != nil {
 		return fmt.Errorf("the example does not answer at %s: see `skerry status app/%s`", url, exampleName)

@@ -15,6 +15,8 @@ func newApp(g *globals) *cobra.Command {
 		Use:     "app",
 		Short:   "Begin a new app",
 		Example: "  skerry app init hello",
+		Args:    cobra.ArbitraryArgs,
+		RunE:    GroupRun,
 	}
 	c.AddCommand(newAppInit(g))
 	return c

@@ -105,6 +105,8 @@ func New(version string, streams genericiooptions.IOStreams, s Starters) *cobra.
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Args:          cobra.ArbitraryArgs,
+		RunE:          GroupRun,
 	}
 	root.SetIn(streams.In)
 	root.SetOut(streams.Out)
@@ -137,6 +139,22 @@ func New(version string, streams genericiooptions.IOStreams, s Starters) *cobra.
 	add(groupObjects, objectCommands(g)...)
 	root.AddCommand(newVersion(g))
 	return root
+}
+
+// GroupRun is the RunE of a command that only holds others (with cobra.ArbitraryArgs): it prints the help, or
+// says which word is no command.
+func GroupRun(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	err := Usage(fmt.Errorf("%q is no command of %s", args[0], cmd.CommandPath()))
+	if cmd.SuggestionsMinimumDistance <= 0 {
+		cmd.SuggestionsMinimumDistance = 2
+	}
+	if similar := cmd.SuggestionsFor(args[0]); len(similar) > 0 {
+		return Hint(err, "did you mean `%s %s`?", cmd.CommandPath(), similar[0])
+	}
+	return Hint(err, "see `%s --help`", cmd.CommandPath())
 }
 
 // Groups of commands in the help text.

@@ -24,6 +24,8 @@ func newSite(g *globals, more []*cobra.Command) *cobra.Command {
 		Use:     "site",
 		Short:   "Let machines join, list sites, cut them off",
 		Example: "  skerry site token shop-4 --label kind=shop\n  skerry site list\n  skerry site revoke shop-2",
+		Args:    cobra.ArbitraryArgs,
+		RunE:    GroupRun,
 	}
 	c.AddCommand(newSiteToken(g), newSiteList(g), newSiteRevoke(g))
 	c.AddCommand(more...)

@@ -157,7 +157,9 @@ func printStatus(out io.Writer, v app.StatusView, wide bool) error {
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("print status: %w", err)
 	}
-	if !wide {
+	if wide {
+		printConditions(out, v)
+	} else {
 		printMessages(out, v)
 	}
 	return nil
@@ -175,6 +177,20 @@ func printMessages(out io.Writer, v app.StatusView) {
 			first = false
 		}
 		fmt.Fprintf(out, "%s: %s\n", s.Site, s.Message)
+	}
+}
+
+// printConditions says below the wide table what sites remark on, whether healthy or not.
+func printConditions(out io.Writer, v app.StatusView) {
+	first := true
+	for _, s := range v.Sites {
+		for _, reason := range sortedKeys(s.Conditions) {
+			if first {
+				fmt.Fprintln(out)
+				first = false
+			}
+			fmt.Fprintf(out, "%s: %s: %s\n", s.Site, reason, s.Conditions[reason])
+		}
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/wire"
 )
@@ -25,6 +27,8 @@ type Desired struct {
 	store wire.Store
 	log   *slog.Logger
 	epoch string
+	// writes counts manifests that were written.
+	writes prometheus.Counter
 
 	mu    sync.Mutex
 	sites map[fleet.SiteName]*desiredSite
@@ -39,7 +43,8 @@ type desiredSite struct {
 
 // LoadDesired reads what was stored before and returns when all of it is known.
 func LoadDesired(ctx context.Context, bus wire.Bus, store wire.Store, log *slog.Logger) (*Desired, error) {
-	d := &Desired{bus: bus, store: store, log: log, sites: map[fleet.SiteName]*desiredSite{}}
+	d := &Desired{bus: bus, store: store, log: log, sites: map[fleet.SiteName]*desiredSite{},
+		writes: prometheus.NewCounter(prometheus.CounterOpts{Name: "skerry_hub_manifests_written_total", Help: "Manifests written for sites."})}
 	if err := d.loadEpoch(ctx); err != nil {
 		return nil, err
 	}
@@ -209,6 +214,7 @@ func (d *Desired) write(ctx context.Context, site fleet.SiteName, s *desiredSite
 		return fmt.Errorf("site %s: store manifest: %w", site, err)
 	}
 	s.manifest, s.revision = next, revision
+	d.writes.Inc()
 	// A lost hint costs time, not correctness: the site looks again by itself.
 	if err := d.bus.Publish(ctx, wire.HintSubject(site), nil); err != nil {
 		d.log.Debug("hint was not sent", "site", site, "error", err)

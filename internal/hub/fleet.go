@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/wire"
 )
@@ -22,6 +24,8 @@ type Fleet struct {
 	store wire.Store
 	log   *slog.Logger
 	now   func() time.Time
+	// reports counts reports, by whether they were taken.
+	reports *prometheus.CounterVec
 
 	mu       sync.Mutex
 	sites    map[fleet.SiteName]*siteState
@@ -40,7 +44,8 @@ type siteState struct {
 
 // NewFleet returns a Fleet that knows nothing; Run fills it.
 func NewFleet(bus wire.Bus, store wire.Store, log *slog.Logger, now func() time.Time) *Fleet {
-	return &Fleet{bus: bus, store: store, log: log, now: now, sites: map[fleet.SiteName]*siteState{}, started: now()}
+	return &Fleet{bus: bus, store: store, log: log, now: now, sites: map[fleet.SiteName]*siteState{}, started: now(),
+		reports: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "skerry_hub_reports_total", Help: "Reports of sites, by what became of them."}, []string{"result"})}
 }
 
 // OnChange registers fn to be called with each site whose report or link changed. It must not block. Only
@@ -144,6 +149,17 @@ func (f *Fleet) Run(ctx context.Context) error {
 	}
 }
 
+// Links counts the sites that were heard of, by link.
+func (f *Fleet) Links() map[fleet.Link]int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := map[fleet.Link]int{}
+	for _, s := range f.sites {
+		out[f.linkOf(s)]++
+	}
+	return out
+}
+
 // NeedLeaderElection makes a Fleet run on every hub, leader or not: each answers views.
 func (f *Fleet) NeedLeaderElection() bool { return false }
 
@@ -163,6 +179,7 @@ func (f *Fleet) reported(m wire.Message) {
 	if err != nil || report.Site != site || report.Member != member {
 		// The subject is what the bus enforced; a body that says otherwise is a fault or a lie.
 		f.log.Warn("ignoring a report", "site", site, "member", member, "error", err)
+		f.reports.WithLabelValues("refused").Inc()
 		return
 	}
 	f.mu.Lock()
@@ -173,6 +190,7 @@ func (f *Fleet) reported(m wire.Message) {
 	}
 	s.report, s.hasReport = report, true
 	f.mu.Unlock()
+	f.reports.WithLabelValues("taken").Inc()
 	f.changed(site)
 }
 

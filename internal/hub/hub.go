@@ -141,6 +141,9 @@ func newHost(ctx context.Context, o Options) (*Host, error) {
 		return nil, err
 	}
 	fleet := NewFleet(o.Bus, o.Store, o.Log.With("component", "fleet"), o.Now)
+	if err := registerMetrics(o.Metrics, fleet, desired); err != nil {
+		return nil, err
+	}
 	for _, r := range []manager.Runnable{fleet, people} {
 		if err := mgr.Add(r); err != nil {
 			return nil, fmt.Errorf("add to manager: %w", err)

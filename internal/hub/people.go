@@ -172,7 +172,7 @@ func because(reason string) string {
 type ViewError struct {
 	// Message is for people.
 	Message string `json:"message"`
-	// Reason is for programs: the status text of the answer without blanks, such as "NotFound".
+	// Reason is for programs: one word, such as "NotFound" or "SiteAway".
 	Reason string `json:"reason"`
 }
 

@@ -220,6 +220,12 @@ func TestSlowSubscriberLosesTheNewest(t *testing.T) {
 			t.Fatal("nothing is counted as dropped")
 		}
 	}
+	// An answer to each side comes after all that was published before: every message has arrived.
+	for _, bus := range []wire.Bus{h.client, c} {
+		if _, err := bus.Get(t.Context(), wire.DesiredSubject("shop-1", "nothing")); !errors.Is(err, wire.ErrNotFound) {
+			t.Fatal(err)
+		}
+	}
 	close(release)
 	for ended := false; !ended; {
 		must(t, h.client.Publish(t.Context(), wire.HintSubject("shop-1"), []byte("last")))

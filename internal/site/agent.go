@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -70,10 +71,14 @@ type Agent struct {
 	modules []Module
 	calls   *calls
 	local   *http.ServeMux
+	// listen opens the local socket below a data directory.
+	listen func(dir string) (net.Listener, error)
 
 	links   chan fleet.Link
 	hints   chan struct{}
 	changed chan struct{}
+	// damaged are the sections of the manifest whose stored body cannot be used. Of Run's follower alone.
+	damaged []string
 
 	mu       sync.Mutex
 	link     fleet.Link
@@ -93,7 +98,7 @@ func New(o Options) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{
-		o: o, log: o.Log, bucket: bucket, local: http.NewServeMux(), link: fleet.LinkUnknown,
+		o: o, log: o.Log, bucket: bucket, local: http.NewServeMux(), listen: listenLocal, link: fleet.LinkUnknown,
 		links: make(chan fleet.Link, 1), hints: make(chan struct{}, 1), changed: make(chan struct{}, 1),
 		problems: map[string]string{},
 	}
@@ -178,7 +183,7 @@ func (a *Agent) notifyChanged() { replace(a.changed, struct{}{}) }
 // Run brings back what ran before, then follows the hub until ctx ends, and stops everything in order. It
 // returns ErrWiped when the hub deleted this site.
 func (a *Agent) Run(ctx context.Context) error {
-	local, err := listenLocal(a.o.Dir)
+	local, err := a.listen(a.o.Dir)
 	if err != nil {
 		return err
 	}

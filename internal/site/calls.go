@@ -110,8 +110,7 @@ func (c *calls) take(ctx context.Context, wg *sync.WaitGroup, m wire.Message) {
 			v, err := once(ctx, call.Body)
 			c.reply(ctx, m.Reply, v, err)
 		case stream != nil && call.Stream != "":
-			c.reply(ctx, m.Reply, nil, nil)
-			c.stream(ctx, call, stream)
+			c.stream(ctx, m.Reply, call, stream)
 		default:
 			c.reply(ctx, m.Reply, nil, fmt.Errorf("this agent knows no call %q: upgrade it", method))
 		}
@@ -138,21 +137,24 @@ func (c *calls) reply(ctx context.Context, to string, v any, err error) {
 	}
 }
 
-func (c *calls) stream(ctx context.Context, call wire.Call, fn streamFunc) {
+func (c *calls) stream(ctx context.Context, reply string, call wire.Call, fn streamFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	s := &outStream{ctx: ctx, cancel: cancel, calls: c, id: call.Stream, acked: make(chan struct{}, 1), heard: time.Now()}
 	c.mu.Lock()
 	c.open[call.Stream] = s
 	c.mu.Unlock()
+	// Answered once the stream can be acknowledged and cancelled.
+	c.reply(ctx, reply, nil, nil)
 	defer func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		delete(c.open, call.Stream)
 	}()
-	watch := time.AfterFunc(wire.StreamIdleSeconds*time.Second, s.checkIdle)
-	s.idle = watch
-	defer watch.Stop()
+	s.mu.Lock()
+	s.idle = time.AfterFunc(wire.StreamIdleSeconds*time.Second, s.checkIdle)
+	s.mu.Unlock()
+	defer s.idle.Stop()
 	err := fn(ctx, call.Body, s)
 	if ctx.Err() != nil {
 		return // the hub left, or the agent stops: nobody awaits an end

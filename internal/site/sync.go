@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/skerry-dev/skerry/internal/fleet"
@@ -30,34 +31,60 @@ const (
 	keySection  = "section/"
 )
 
-// load reads what an earlier life of this agent kept.
+// load reads what an earlier life of this agent kept. A record that the disk damaged is as good as none: the
+// hub has the manifest and its sections again, and reports begin a new epoch.
 func (a *Agent) load() error {
-	err := a.bucket.Get(keyManifest, &a.manifest)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return fmt.Errorf("load manifest: %w", err)
+	err := errors.Join(
+		a.read(keyManifest, &a.manifest), a.read(keyWiped, &a.wiped), a.read(keySequence, &a.reserved), a.read(keyEpoch, &a.epoch))
+	if err != nil {
+		return err
 	}
-	if err := a.bucket.Get(keyWiped, &a.wiped); err != nil && !errors.Is(err, store.ErrNotFound) {
-		return fmt.Errorf("load state: %w", err)
-	}
-	if err := a.bucket.Get(keySequence, &a.reserved); err != nil && !errors.Is(err, store.ErrNotFound) {
-		return fmt.Errorf("load sequence: %w", err)
+	for name, ref := range a.manifest.Sections {
+		body, err := a.bucket.GetBytes(keySection + name)
+		if err == nil {
+			err = ref.Digest.Check(body)
+		}
+		if err != nil {
+			a.log.Error("a stored section is damaged and is fetched again", "section", name, "error", err)
+			delete(a.manifest.Sections, name)
+			a.damaged = append(a.damaged, name)
+		}
 	}
 	a.sequence = a.reserved
-	err = a.bucket.Get(keyEpoch, &a.epoch)
-	if errors.Is(err, store.ErrNotFound) {
-		a.epoch = rand.Text()
-		err = a.bucket.Put(keyEpoch, a.epoch)
+	if a.epoch != "" && a.reserved != 0 {
+		return nil
 	}
+	a.epoch, a.sequence, a.reserved = rand.Text(), 0, 0
+	err = a.bucket.Update(func(w store.Writer) error {
+		return errors.Join(w.Put(keyEpoch, a.epoch), w.Put(keySequence, 0))
+	})
 	if err != nil {
-		return fmt.Errorf("load epoch: %w", err)
+		return fmt.Errorf("begin an epoch of reports: %w", err)
 	}
 	return nil
 }
 
-// applyAll hands every stored section to its module: how a site starts with no network.
+// read decodes a record into v, which stays zero when there is none that can be read.
+func (a *Agent) read(key string, v any) error {
+	err := a.bucket.Get(key, v)
+	if errors.Is(err, store.ErrDamaged) {
+		a.log.Error("a stored record is damaged and is made anew", "record", key, "error", err)
+		return nil
+	}
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("load %s: %w", key, err)
+	}
+	return nil
+}
+
+// applyAll hands every module its stored section, or nil when the manifest has none for it: how a site starts
+// with no network, and how it ends what it was killed in. Before the first manifest nothing is known.
 func (a *Agent) applyAll(ctx context.Context) {
+	if a.manifest.Generation == 0 {
+		return
+	}
 	for _, m := range a.modules {
-		if _, ok := a.manifest.Sections[m.Name()]; ok {
+		if !slices.Contains(a.damaged, m.Name()) {
 			a.apply(ctx, m)
 		}
 	}
@@ -66,7 +93,7 @@ func (a *Agent) applyAll(ctx context.Context) {
 // apply hands a module the stored body of its section, nil when there is none.
 func (a *Agent) apply(ctx context.Context, m Module) {
 	body, err := a.bucket.GetBytes(keySection + m.Name())
-	if errors.Is(err, store.ErrNotFound) {
+	if _, ok := a.manifest.Sections[m.Name()]; !ok || errors.Is(err, store.ErrNotFound) {
 		body, err = nil, nil
 	}
 	if err == nil {
@@ -108,12 +135,14 @@ func (a *Agent) follow(ctx context.Context) error {
 		case <-a.hints:
 		case <-timer.C:
 		}
+		var err error
 		if !subscribed {
 			// Kept for the life of the agent: the bus subscribes again after each break.
-			_, err := a.o.Bus.Subscribe(ctx, wire.HintSubject(a.o.Site), func(wire.Message) { replace(a.hints, struct{}{}) })
+			_, err = a.o.Bus.Subscribe(ctx, wire.HintSubject(a.o.Site), func(wire.Message) { replace(a.hints, struct{}{}) })
 			subscribed = err == nil
 		}
-		err := a.pull(ctx)
+		// Pulled after the subscription, so that no hint is missed in between.
+		err = errors.Join(err, a.pull(ctx))
 		switch {
 		case errors.Is(err, ErrWiped):
 			return err
@@ -143,6 +172,9 @@ func (a *Agent) linkChanged(link fleet.Link) {
 	a.mu.Lock()
 	a.link = link
 	a.mu.Unlock()
+	if link == fleet.LinkConnected {
+		replace(a.calls.connected, struct{}{}) // a sign of life at once
+	}
 	for _, m := range a.modules {
 		if w, ok := m.(LinkWatcher); ok {
 			w.LinkChanged(link)
@@ -165,7 +197,10 @@ func (a *Agent) pull(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !next.Newer(a.manifest) {
+	// A wipe that failed or was interrupted goes on, and what the disk damaged is fetched again, although
+	// the manifest is the one that is known.
+	same := next.HubEpoch == a.manifest.HubEpoch && next.Generation == a.manifest.Generation
+	if !next.Newer(a.manifest) && (!same || !next.Wipe && len(a.damaged) == 0) {
 		return nil
 	}
 	if next.Wipe {
@@ -180,8 +215,9 @@ func (a *Agent) pull(ctx context.Context) error {
 	}
 	old := a.manifest
 	a.mu.Lock()
-	a.manifest = next
+	a.manifest, a.wiped = next, false
 	a.mu.Unlock()
+	a.damaged = nil
 	a.log.Info("took a new manifest", "generation", next.Generation)
 	for _, mod := range a.modules {
 		if next.Sections[mod.Name()] != old.Sections[mod.Name()] {
@@ -223,6 +259,11 @@ func (a *Agent) keep(next wire.Manifest, bodies map[string][]byte) error {
 		}
 		for name, body := range bodies {
 			if err := w.PutBytes(keySection+name, body); err != nil {
+				return err
+			}
+		}
+		if !next.Wipe {
+			if err := w.Delete(keyWiped); err != nil { // a machine that joined again
 				return err
 			}
 		}

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -23,19 +22,7 @@ import (
 // programs are built once for all tests of this package.
 var programs fleettest.Binaries
 
-func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "skerry-e2e-")
-	if err == nil {
-		programs, err = fleettest.Build(context.Background(), dir)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	_ = os.RemoveAll(dir)
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { fleettest.Main(m, &programs) }
 
 // TestFleet runs one installation through what the README promises; the steps share it, since each start
 // takes seconds.

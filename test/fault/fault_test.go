@@ -20,19 +20,7 @@ import (
 
 var programs fleettest.Binaries
 
-func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "skerry-fault-")
-	if err == nil {
-		programs, err = fleettest.Build(context.Background(), dir)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	_ = os.RemoveAll(dir)
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { fleettest.Main(m, &programs) }
 
 // sites that `skerry up` runs.
 var sites = []string{"shop-1", "shop-2", "shop-3"}

@@ -40,6 +40,21 @@ func Build(ctx context.Context, dir string, flags ...string) (Binaries, error) {
 	return b, nil
 }
 
+// Main is the TestMain of a package that runs the programs: it builds them once into bin.
+func Main(m *testing.M, bin *Binaries) {
+	dir, err := os.MkdirTemp("", "skerry-test-")
+	if err == nil {
+		*bin, err = Build(context.Background(), dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
+
 // ReleaseFlags make the programs as they are released: without cgo, paths and symbols.
 func ReleaseFlags() []string { return []string{"-trimpath", "-ldflags=-s -w"} }
 

@@ -308,6 +308,7 @@ func TestApp(t *testing.T) {
 	}
 
 	t.Run("an update reaches one site at a time", func(t *testing.T) { updateOneByOne(t, w, a, sites) })
+	t.Run("a restart of the hub is no news", func(t *testing.T) { quietRestart(t, w, a, sites) })
 	t.Run("a release that fails stops at the first site", func(t *testing.T) { failingRelease(t, w, a, sites) })
 	t.Run("another hub goes on where this one was", func(t *testing.T) {
 		w.stop()
@@ -383,6 +384,24 @@ func updateOneByOne(t *testing.T, w *world, a *v1alpha1.App, sites []*siteMember
 		sites[n].runs(fleet.PhaseRunning)
 	}
 	w.expect(a, v1alpha1.ReasonReady, v1alpha1.SiteCounts{Placed: 3, Updated: 3, Healthy: 3})
+}
+
+// quietRestart starts another hub and checks that the app's condition did not change on the way.
+func quietRestart(t *testing.T, w *world, a *v1alpha1.App, sites []*siteMember) {
+	before := *meta.FindStatusCondition(a.Status.Conditions, v1alpha1.ConditionReady)
+	w.stop()
+	w.start()
+	// Whatever the new hub reads first, it begins with no site heard of.
+	w.must(w.client.Patch(w.ctx, a, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"touched":"yes"}}}`))))
+	for _, s := range sites {
+		s.alive(false)
+		s.runs(fleet.PhaseRunning)
+	}
+	w.expect(a, v1alpha1.ReasonReady, v1alpha1.SiteCounts{Placed: 3, Updated: 3, Healthy: 3})
+	after := *meta.FindStatusCondition(a.Status.Conditions, v1alpha1.ConditionReady)
+	if diff := cmp.Diff(before, after); diff != "" {
+		t.Errorf("the condition changed because the hub was restarted (-before +after):\n%s", diff)
+	}
 }
 
 func failingRelease(t *testing.T, w *world, a *v1alpha1.App, sites []*siteMember) {

@@ -3,6 +3,7 @@ package apphub
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -174,7 +175,8 @@ func (b *book) apps() []fleet.AppKey {
 	return out
 }
 
-func (b *book) appsAt(site fleet.SiteName) []fleet.AppKey {
+// placementsAt returns what site is told to run.
+func (b *book) placementsAt(site fleet.SiteName) []app.Placement {
 	b.mu.RLock()
 	p, ok := b.sites[site]
 	b.mu.RUnlock()
@@ -183,24 +185,20 @@ func (b *book) appsAt(site fleet.SiteName) []fleet.AppKey {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	out := make([]fleet.AppKey, 0, len(p.apps))
-	for key := range p.apps {
-		out = append(out, key)
+	return slices.Collect(maps.Values(p.apps))
+}
+
+func (b *book) appsAt(site fleet.SiteName) []fleet.AppKey {
+	var out []fleet.AppKey
+	for _, placement := range b.placementsAt(site) {
+		out = append(out, placement.App)
 	}
 	return out
 }
 
 func (b *book) bundlesAt(site fleet.SiteName) []app.Bundle {
-	b.mu.RLock()
-	p, ok := b.sites[site]
-	b.mu.RUnlock()
-	if !ok {
-		return nil
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	out := make([]app.Bundle, 0, len(p.apps))
-	for _, placement := range p.apps {
+	var out []app.Bundle
+	for _, placement := range b.placementsAt(site) {
 		out = append(out, placement.Bundle)
 	}
 	return out

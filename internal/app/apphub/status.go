@@ -37,6 +37,11 @@ func (r *reconciler) writeStatus(ctx context.Context, p *pass, stop *problem) (t
 	p.app.Status.ObservedGeneration = p.app.Generation
 	unknown := r.count(p)
 	setConditions(p, stop)
+	if unknown > 0 && stop == nil && before.Status.ObservedGeneration == p.app.Generation && before.Status.Release == p.app.Status.Release {
+		// A hub that just started does not know yet who is there. What an earlier one said of the same
+		// release stands until it does: a restart of the hub is no news of the app.
+		return unknown, nil
+	}
 	if equality.Semantic.DeepEqual(before.Status, p.app.Status) {
 		return unknown, nil
 	}

@@ -1,0 +1,37 @@
+package hub
+
+import (
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/skerry-dev/skerry/internal/fleet"
+)
+
+// linksCollector tells how many sites are connected, away or unknown, when it is asked.
+type linksCollector struct {
+	fleet *Fleet
+	desc  *prometheus.Desc
+}
+
+// Describe implements prometheus.Collector.
+func (c linksCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
+
+// Collect implements prometheus.Collector.
+func (c linksCollector) Collect(ch chan<- prometheus.Metric) {
+	links := c.fleet.Links()
+	for _, link := range []fleet.Link{fleet.LinkConnected, fleet.LinkAway, fleet.LinkUnknown} {
+		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(links[link]), string(link))
+	}
+}
+
+// registerMetrics registers what the hub's host itself tells.
+func registerMetrics(r prometheus.Registerer, f *Fleet, d *Desired) error {
+	links := linksCollector{fleet: f, desc: prometheus.NewDesc("skerry_hub_sites", "Sites that were heard of, by link.", []string{"link"}, nil)}
+	for _, c := range []prometheus.Collector{links, d.writes, f.reports} {
+		if err := r.Register(c); err != nil {
+			return fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,254 @@
+package apitest
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	skerryapp "github.com/skerry-dev/skerry/internal/app"
+	"github.com/skerry-dev/skerry/internal/app/appapi"
+	"github.com/skerry-dev/skerry/internal/app/apphub"
+	"github.com/skerry-dev/skerry/internal/fleet"
+	"github.com/skerry-dev/skerry/internal/hub"
+	"github.com/skerry-dev/skerry/internal/wire"
+	"github.com/skerry-dev/skerry/internal/wire/membus"
+)
+
+// kstatus computes what generic tools show of an object, by the rules of kstatus' documentation
+// (sigs.k8s.io/cli-utils, pkg/kstatus, README: "The standard conditions" and "Ready condition"). The library
+// itself is built for an older minor of Kubernetes than this module.
+func kstatus(u *unstructured.Unstructured) string {
+	if u.GetDeletionTimestamp() != nil {
+		return "Terminating"
+	}
+	observed, found, _ := unstructured.NestedInt64(u.Object, "status", "observedGeneration")
+	if found && observed != u.GetGeneration() {
+		return "InProgress"
+	}
+	conditions, _, _ := unstructured.NestedSlice(u.Object, "status", "conditions")
+	status := map[any]any{}
+	for _, c := range conditions {
+		if cond, ok := c.(map[string]any); ok {
+			status[cond["type"]] = cond["status"]
+		}
+	}
+	switch {
+	case status["Reconciling"] == "True":
+		return "InProgress"
+	case status["Stalled"] == "True":
+		return "Failed"
+	case status["Ready"] == "False", status["Ready"] == "Unknown":
+		return "InProgress"
+	}
+	return "Current"
+}
+
+// shelf is a registry that has every bundle that is asked for.
+type shelf struct{}
+
+func (shelf) OnPush(func(string)) {}
+
+func (shelf) Resolve(_ context.Context, repository, reference string) (appapi.Resolved, error) {
+	return appapi.Resolved{
+		Bundle:  skerryapp.Bundle{Repository: repository, Digest: fleet.DigestOf([]byte(reference)), Size: 10},
+		Version: reference, Config: skerryapp.BundleConfig{Runtime: skerryapp.RuntimeProcess},
+	}, nil
+}
+
+// startHub runs a hub with apps until the test ends.
+func (s *server) startHub(t *testing.T, broker *membus.Broker) {
+	t.Helper()
+	serving := httptest.NewTLSServer(http.NotFoundHandler())
+	serving.Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bus := broker.Client()
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		done <- hub.Run(ctx, hub.Options{
+			Config: s.config, Bus: bus, Store: bus, Listener: l, URL: "https://" + l.Addr().String(), CA: []byte("none"),
+			TLS: &tls.Config{Certificates: serving.TLS.Certificates}, Features: []hub.Feature{apphub.New(shelf{})},
+			Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Metrics: prometheus.NewRegistry(),
+		}, func() { close(ready) })
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("hub: %v", err)
+		}
+		bus.Close()
+	})
+	select {
+	case <-ready:
+	case err := <-done:
+		done <- nil
+		t.Fatalf("hub: %v", err)
+	}
+}
+
+// wantHealth waits until an object is as generic tools should see it.
+func (s *server) wantHealth(t *testing.T, u *unstructured.Unstructured, want, reason string) {
+	t.Helper()
+	got := ""
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if err := s.client.Get(t.Context(), client.ObjectKeyFromObject(u), u); err != nil {
+			t.Fatal(err)
+		}
+		if got = kstatus(u); got == want {
+			return
+		}
+	}
+	t.Errorf("%s %s is %s, want %s: %s\n%v", u.GetKind(), u.GetName(), got, want, reason, u.Object["status"])
+}
+
+// change sets a field of an object's spec, and checks that its old status is not taken for the new one's.
+func (s *server) change(t *testing.T, u *unstructured.Unstructured, value string, path ...string) {
+	t.Helper()
+	if err := s.client.Get(t.Context(), client.ObjectKeyFromObject(u), u); err != nil {
+		t.Fatal(err)
+	}
+	patch := client.MergeFrom(u.DeepCopy())
+	if err := unstructured.SetNestedField(u.Object, value, path...); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.client.Patch(t.Context(), u, patch); err != nil {
+		t.Fatal(err)
+	}
+	if got := kstatus(u); got != "InProgress" {
+		t.Errorf("%s %s is %s right after it was changed", u.GetKind(), u.GetName(), got)
+	}
+}
+
+// speaker is one site that the test speaks for.
+type speaker struct {
+	t        *testing.T
+	bus      *membus.Client
+	sequence uint64
+}
+
+// says waits until the site is told of an app's version, and reports it in a phase.
+func (s *speaker) says(version string, phase fleet.Phase) {
+	s.t.Helper()
+	var section skerryapp.Section
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		m, err := s.bus.Get(s.t.Context(), wire.DesiredSubject("shop-1", skerryapp.SectionName))
+		if err == nil {
+			if section, err = skerryapp.DecodeSection(m.Data); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+		if len(section.Apps) == 1 && section.Apps[0].Version == version {
+			break
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("the site was never told of %s: %+v", version, section)
+		}
+	}
+	p := section.Apps[0]
+	ref := skerryapp.ReleaseRef{Release: p.Release, Version: p.Version, Digest: p.Digest}
+	r := skerryapp.AppReport{App: p.App, Desired: ref, Phase: phase, Message: "exit status 1"}
+	if phase.Healthy() {
+		r.Running, r.Message = ref, ""
+	}
+	s.report(skerryapp.Report{Apps: []skerryapp.AppReport{r}})
+}
+
+func (s *speaker) report(apps skerryapp.Report) {
+	s.t.Helper()
+	body, err := json.Marshal(apps)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.sequence++
+	data, err := wire.Report{
+		Site: "shop-1", Member: "m-1", Epoch: "E", Sequence: s.sequence, Modules: map[string]json.RawMessage{skerryapp.SectionName: body},
+	}.Encode()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	alive, err := wire.EncodeJSON("alive", wire.Alive{Sequence: s.sequence})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if _, err := s.bus.Put(s.t.Context(), wire.ReportSubject("shop-1", "m-1"), data, wire.AnyRevision); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.bus.Publish(s.t.Context(), wire.AliveSubject("shop-1", "m-1"), alive); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// testHealth takes an app and a site through their lives, and asks at each turn what a generic tool shows.
+func (s *server) testHealth(t *testing.T) {
+	hello := object(t, "kind: App\nmetadata: {name: hello}\nspec: {source: {bundle: 'hello:1.0.0'}, placement: {sites: {matchLabels: {kind: shop}}}}")
+	shop := object(t, "kind: Site\nmetadata: {name: shop-1, labels: {kind: shop}}")
+	s.create(t, hello)
+	s.create(t, shop)
+	for _, u := range []*unstructured.Unstructured{hello, shop} {
+		if got := kstatus(u); got != "InProgress" {
+			t.Errorf("a new %s that no hub has seen is %s: who waits for it would go on at once", u.GetKind(), got)
+		}
+	}
+	broker := membus.New()
+	s.startHub(t, broker)
+	site := &speaker{t: t, bus: broker.Client()}
+	defer site.bus.Close()
+	s.wantHealth(t, hello, "Failed", "nothing will change until somebody grants the namespace a site")
+	s.wantHealth(t, shop, "InProgress", "no machine has joined yet")
+	s.create(t, object(t, "kind: SiteGrant\nmetadata: {name: g}\nspec: {namespaces: [default], sites: {}, runtimes: [process]}"))
+	s.wantHealth(t, hello, "InProgress", "the site is told and has not answered")
+
+	s.enrol(t, shop)
+	site.says("1.0.0", fleet.PhaseStarting)
+	s.wantHealth(t, shop, "Current", "the site is connected")
+	s.wantHealth(t, hello, "InProgress", "the program starts")
+	site.says("1.0.0", fleet.PhaseRunning)
+	s.wantHealth(t, hello, "Current", "it serves")
+
+	s.change(t, hello, "hello:2.0.0", "spec", "source", "bundle")
+	site.says("2.0.0", fleet.PhaseBackOff)
+	s.wantHealth(t, hello, "InProgress", "it tries again by itself")
+	site.says("2.0.0", fleet.PhaseFailed)
+	s.wantHealth(t, hello, "Failed", "it cannot run")
+	s.change(t, hello, "hello:1.0.0", "spec", "source", "bundle")
+	site.says("1.0.0", fleet.PhaseRunning)
+	s.wantHealth(t, hello, "Current", "it was rolled back")
+
+	if err := s.client.Delete(t.Context(), shop); err != nil {
+		t.Fatal(err)
+	}
+	s.wantHealth(t, shop, "Terminating", "the site is asked to remove its apps")
+}
+
+// enrol writes what enrolment writes: a member.
+func (s *server) enrol(t *testing.T, shop *unstructured.Unstructured) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		err := s.client.Get(t.Context(), client.ObjectKeyFromObject(shop), shop)
+		if err == nil {
+			member := map[string]any{"id": "m-1", "publicKey": "AAAA"}
+			_ = unstructured.SetNestedSlice(shop.Object, []any{member}, "status", "members")
+			err = s.client.Status().Update(t.Context(), shop)
+		}
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
