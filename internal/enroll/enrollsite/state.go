@@ -84,6 +84,9 @@ func readState(path string) (state, error) {
 	if err == nil {
 		_, err = s.sealKey()
 	}
+	if err == nil && len(s.ServingKey) > 0 {
+		_, err = s.servingKey()
+	}
 	if err != nil {
 		return state{}, fmt.Errorf("identity in %s is damaged: %w: remove the file and join anew", path, err)
 	}
