@@ -25,8 +25,7 @@ const (
 	ReasonConnected       = "Connected"
 	ReasonAway            = "Away"
 	ReasonNeverConnected  = "NeverConnected"
-	ReasonWiping          = "Wiping"
 	ReasonRevoked         = "Revoked"
-	ReasonRouteTaken      = "RouteTaken"
 	ReasonSelectorInvalid = "SelectorInvalid"
+	ReasonUpdateInvalid   = "UpdateInvalid"
 )

@@ -44,7 +44,8 @@ type SiteSpec struct {
 	Zone string `json:"zone,omitempty"`
 
 	// RevokedMembers are the ids of members that may not connect any more. `skerry site revoke` adds them.
-	// A member is never taken off this list: a machine comes back with a new join token and a new id.
+	// A machine comes back with a new join token and a new id only. An id leaves this list when the member is
+	// forgotten, after which it is refused as unknown.
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MaxLength=63
 	// +listType=set
@@ -59,8 +60,8 @@ type SiteStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// Conditions: Ready is True while the site is connected; its reason is Connected, Away or
-	// NeverConnected.
+	// Conditions: Ready is True while the site is connected. Its reason is Connected, Away, NeverConnected,
+	// Revoked when every member is, or Progressing while a hub that just started does not know yet.
 	// +listType=map
 	// +listMapKey=type
 	// +optional

@@ -22,7 +22,7 @@ type features struct {
 func newFeatures(bus *busParts, authority *enrollhub.Authority, gateways *enrollhub.GatewayAuthority) *features {
 	found := &bundles{}
 	f := &features{
-		enroll: enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus.issuer, Authority: authority, Gateways: gateways}),
+		enroll: enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus.issuer, Authority: authority, Gateways: gateways, BusURLs: bus.siteURLs}),
 		apps:   apphub.New(found),
 		bus:    &busFeature{bus},
 	}

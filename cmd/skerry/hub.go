@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
@@ -78,9 +79,9 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 		return err
 	}
 	defer listener.Close()
-	url := o.publicURL
-	if url == "" {
-		url = "https://" + listener.Addr().String()
+	hubURL := o.publicURL
+	if hubURL == "" {
+		hubURL = "https://" + listener.Addr().String()
 	}
 	authority, err := enrollhub.OpenAuthority(filepath.Join(o.dataDir, "ca"), time.Now)
 	if err != nil {
@@ -131,12 +132,17 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 			cancel(errors.Join(errors.New("the Kubernetes API server ended"), api.err()))
 		}
 	})
+	delay := time.Duration(0)
+	if !bus.issuer.CanRevoke() {
+		delay = natsserver.MaxTTLWithoutRevocation
+	}
 	err = hub.Run(ctx, hub.Options{
-		Config: api.config, Bus: bus.client, Store: bus.store, Listener: listener, TLS: serving.TLSConfig(),
-		URL: url, CA: authority.PEM(), GatewayCA: gateways.PEM(), Features: features.list(), Log: o.log, Metrics: metrics,
+		RevocationDelay: delay,
+		Config:          api.config, Bus: bus.client, Store: bus.store, Listener: listener, TLS: serving.TLSConfig(),
+		URL: hubURL, CA: authority.PEM(), GatewayCA: gateways.PEM(), Features: features.list(), Log: o.log, Metrics: metrics,
 	}, func() {
-		events.hub(url)
-		started(runningHub{config: api.config, url: url, dataDir: o.dataDir})
+		events.hub(hubURL)
+		started(runningHub{config: api.config, url: hubURL, dataDir: o.dataDir})
 	})
 	if cause := context.Cause(ctx); err == nil && cause != nil && !errors.Is(cause, context.Canceled) {
 		err = cause
@@ -240,7 +246,9 @@ type busParts struct {
 	issuer enrollhub.Issuer
 	// webSocket serves the bus on the hub's port.
 	webSocket http.Handler
-	close     func()
+	// siteURLs are given to sites in place of that; empty: none.
+	siteURLs []string
+	close    func()
 }
 
 func openBus(ctx context.Context, o hubOptions, serving *enrollhub.Serving, _ prometheus.Registerer) (*busParts, error) {
@@ -270,11 +278,34 @@ func openBus(ctx context.Context, o hubOptions, serving *enrollhub.Serving, _ pr
 		return nil, err
 	}
 	b := &busParts{client: client, issuer: server, webSocket: server.WebSocketHandler(), close: func() { client.Close(); server.Stop() }}
+	if addr := server.TLSAddr(); addr != nil {
+		if b.siteURLs, err = tlsPortURLs(o, addr); err != nil {
+			b.close()
+			return nil, err
+		}
+	}
 	if err := b.open(ctx, 1); err != nil {
 		b.close()
 		return nil, err
 	}
 	return b, nil
+}
+
+// tlsPortURLs is where sites reach NATS' own TLS port: at the host of the hub's public URL when the port
+// listens on every address.
+func tlsPortURLs(o hubOptions, addr net.Addr) ([]string, error) {
+	host, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return nil, fmt.Errorf("--nats-listen: %w", err)
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		public, err := url.Parse(o.publicURL)
+		if err != nil || public.Hostname() == "" {
+			return nil, fmt.Errorf("--nats-listen %s: sites need a name for it: set --public-url", o.natsListen)
+		}
+		host = public.Hostname()
+	}
+	return []string{"tlsfirst://" + net.JoinHostPort(host, port)}, nil
 }
 
 // externalBus uses a NATS that is there. Sites reach it through the hub's port alone, like the embedded

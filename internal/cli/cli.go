@@ -138,7 +138,18 @@ func New(version string, streams genericiooptions.IOStreams, s Starters) *cobra.
 	add(groupFleet, newSite(g, s.SiteCommands))
 	add(groupObjects, objectCommands(g)...)
 	root.AddCommand(newVersion(g))
+	markUsage(root)
 	return root
+}
+
+// markUsage makes every error about arguments one of usage, whoever made the command.
+func markUsage(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(cmd *cobra.Command, args []string) error { return Usage(check(cmd, args)) }
+	}
+	for _, sub := range c.Commands() {
+		markUsage(sub)
+	}
 }
 
 // GroupRun is the RunE of a command that only holds others (with cobra.ArbitraryArgs): it prints the help, or

@@ -172,7 +172,11 @@ func newSiteRevoke(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(g.streams.Out, "site/%s: %d members revoked\n", args[0], n)
+			cut := ""
+			if hub, err := g.hub(cmd.Context()); err == nil && hub.RevocationDelay != "" {
+				cut = ", cut off within " + hub.RevocationDelay + " (this bus cannot do it at once)"
+			}
+			_, err = fmt.Fprintf(g.streams.Out, "site/%s: %d members revoked%s\n", args[0], n, cut)
 			return err
 		},
 	}

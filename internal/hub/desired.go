@@ -176,6 +176,23 @@ func (d *Desired) Set(ctx context.Context, site fleet.SiteName, name string, bod
 // current reports whether a manifest is of this life of the hub's memory.
 func (d *Desired) current(m wire.Manifest) bool { return strings.HasPrefix(m.HubEpoch, d.epoch+".") }
 
+// BeginAgain tells a site everything under a new epoch, when the site has seen a later generation of the
+// same epoch than is stored here: the bus was restored from a backup, and the site would ignore what it is
+// told until the numbers had caught up.
+func (d *Desired) BeginAgain(ctx context.Context, site fleet.SiteName, epoch string, seen uint64) error {
+	s := d.site(site)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.manifest.Generation == 0 || epoch != s.manifest.HubEpoch || seen <= s.manifest.Generation {
+		return nil
+	}
+	d.log.Warn("a site has seen a later generation than is stored: telling it everything anew", "site", site, "seen", seen, "stored", s.manifest.Generation)
+	return d.write(ctx, site, s, func(m *wire.Manifest) { m.HubEpoch = d.newEpoch() })
+}
+
+// newEpoch names one life of one site's manifests.
+func (d *Desired) newEpoch() string { return d.epoch + "." + rand.Text() }
+
 // Wipe asks the site to remove everything and forget who it is. Set does nothing after it.
 func (d *Desired) Wipe(ctx context.Context, site fleet.SiteName) error {
 	s := d.site(site)
@@ -196,7 +213,7 @@ func (d *Desired) write(ctx context.Context, site fleet.SiteName, s *desiredSite
 	if !d.current(s.manifest) {
 		// A Site that is deleted and made again counts from one: its manifests carry an epoch of their own,
 		// so that a machine that was away meanwhile takes them for newer.
-		next.HubEpoch = d.epoch + "." + rand.Text()
+		next.HubEpoch = d.newEpoch()
 	}
 	for name, ref := range s.manifest.Sections {
 		next.Sections[name] = ref

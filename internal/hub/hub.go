@@ -43,6 +43,9 @@ type Options struct {
 	CA  []byte
 	// GatewayCA is the authority of the sites' gateways, published to people; nil when there is none.
 	GatewayCA []byte
+	// RevocationDelay is how long a revoked member may stay at most because the bus cannot cut it off, as an
+	// existing NATS; zero: it is cut off at once. Published to people.
+	RevocationDelay time.Duration
 	// Features in the order of their Setup.
 	Features []Feature
 	Log      *slog.Logger

@@ -87,7 +87,8 @@ func typeDefinitions() ([]*unstructured.Unstructured, error) {
 }
 
 // InfoConfigMap is where people's tools find the hub: keys "url" and "ca" (PEM), and "gatewayCA" (PEM), the
-// authority of the sites' gateways, which vouches for them alone.
+// authority of the sites' gateways, which vouches for them alone; and "revocationDelay", when a revoked
+// member is not cut off at once.
 const InfoConfigMap = "skerry-hub"
 
 // publish writes where the hub is, readable by everybody whom the Kubernetes API knows.
@@ -103,6 +104,9 @@ func publish(ctx context.Context, o Options) error {
 	info := map[string]string{"url": o.URL, "ca": string(o.CA)}
 	if len(o.GatewayCA) > 0 {
 		info["gatewayCA"] = string(o.GatewayCA)
+	}
+	if o.RevocationDelay > 0 {
+		info["revocationDelay"] = o.RevocationDelay.String()
 	}
 	meta := metav1.ObjectMeta{Name: InfoConfigMap, Namespace: SystemNamespace}
 	objects := []client.Object{

@@ -64,6 +64,11 @@ func (r *siteReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 		}
 		return ctrl.Result{}, err
 	}
+	if report, ok := r.host.Fleet.Report(fleet.SiteName(site.Name)); ok {
+		if err := r.host.Desired.BeginAgain(ctx, report.Site, report.HubEpoch, report.Generation); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
 	before := site.DeepCopy()
 	again := r.observe(&site)
 	if equality.Semantic.DeepEqual(before.Status, site.Status) {

@@ -130,7 +130,6 @@ func memberRights(site fleet.SiteName, member fleet.MemberID) jwt.Permissions {
 			"$JS.API.DIRECT.GET." + wire.StreamDesired + "." + wire.DesiredPattern(site),
 			wire.ReportSubject(site, member),
 			wire.AliveSubject(site, member),
-			wire.AliveSubject(site, member),
 			wire.StreamPattern(site, member),
 		}},
 		Sub: jwt.Permission{Allow: jwt.StringList{

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -86,8 +87,8 @@ func newLog(w io.Writer, o sitecli.RunOptions) (*slog.Logger, error) {
 	return telemetry.NewLogger(w, o.LogFormat, level)
 }
 
-// identify reads who this member is, or joins with the token. A token beside an identity is not used: a
-// machine that was started twice by the same command joins once.
+// identify reads who this member is, or joins with the token. A token beside an identity that the hub still
+// takes is not used: a machine that is started twice by the same command joins once.
 func identify(ctx context.Context, log *slog.Logger, o sitecli.RunOptions, options enrollsite.Options) (*enrollsite.Identity, error) {
 	if o.CAFile != "" {
 		pem, err := os.ReadFile(o.CAFile)
@@ -97,8 +98,11 @@ func identify(ctx context.Context, log *slog.Logger, o sitecli.RunOptions, optio
 		options.ExtraCA = pem
 	}
 	identity, err := enrollsite.Open(options)
-	if !errors.Is(err, enrollsite.ErrNotJoined) || o.Join == "" {
-		return identity, err
+	if err == nil && (o.Join == "" || !refused(ctx, identity)) {
+		return identity, nil
+	}
+	if err != nil && (!errors.Is(err, enrollsite.ErrNotJoined) || o.Join == "") {
+		return nil, err
 	}
 	token, err := enroll.ParseToken(o.Join)
 	if err != nil {
@@ -110,6 +114,18 @@ func identify(ctx context.Context, log *slog.Logger, o sitecli.RunOptions, optio
 	}
 	log.Info("joined", "site", identity.Site(), "member", identity.Member())
 	return identity, nil
+}
+
+// refusedTimeout bounds the question whether the hub still wants an identity, when a token is at hand too.
+const refusedTimeout = 10 * time.Second
+
+// refused reports whether the hub has done with a member for good: it was revoked or replaced, and a new
+// token is how the machine comes back. A hub that does not answer refuses nothing.
+func refused(ctx context.Context, identity *enrollsite.Identity) bool {
+	ctx, cancel := context.WithTimeout(ctx, refusedTimeout)
+	defer cancel()
+	var refusal *enrollsite.RefusedError
+	return errors.As(identity.Renew(ctx), &refusal) && (refusal.Reason == wire.RefusedRevoked || refusal.Reason == wire.RefusedUnknown)
 }
 
 func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOptions, db *store.Store, identity *enrollsite.Identity, servingTLS *tls.Config) error {

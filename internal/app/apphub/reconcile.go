@@ -91,7 +91,7 @@ func (r *reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 }
 
 func (r *reconciler) run(ctx context.Context, p *pass) error {
-	for _, step := range []func(context.Context, *pass) error{r.freeze, r.place, r.render, r.leave, r.tell} {
+	for _, step := range []func(context.Context, *pass) error{r.freeze, r.place, r.render, r.leave, r.tell, r.prune} {
 		if err := step(ctx, p); err != nil {
 			return err
 		}
@@ -207,7 +207,7 @@ func (r *reconciler) leave(ctx context.Context, p *pass) error {
 func (r *reconciler) tell(ctx context.Context, p *pass) error {
 	limit, err := appapi.MaxUnavailable(p.app.Spec.Update, len(p.states))
 	if err != nil {
-		return &problem{v1alpha1.ReasonSelectorInvalid, err.Error(), 0}
+		return &problem{v1alpha1.ReasonUpdateInvalid, err.Error(), 0}
 	}
 	next := map[fleet.SiteName]bool{}
 	for _, name := range app.NextSites(p.states, limit) {

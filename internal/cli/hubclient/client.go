@@ -47,7 +47,9 @@ type Client struct {
 	// URL is the hub's address; Config reaches it with the caller's identity.
 	URL    string
 	Config *rest.Config
-	http   *http.Client
+	// RevocationDelay is how long a revoked member may stay at most, as the hub says it; empty: not at all.
+	RevocationDelay string
+	http            *http.Client
 }
 
 // New finds the hub of the Kubernetes API that config reaches.
@@ -78,7 +80,7 @@ func New(ctx context.Context, config *rest.Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client of the hub: %w", err)
 	}
-	return &Client{URL: hub.Host, Config: hub, http: client}, nil
+	return &Client{URL: hub.Host, Config: hub, RevocationDelay: info.Data["revocationDelay"], http: client}, nil
 }
 
 // Transport returns what sends requests with the caller's identity.

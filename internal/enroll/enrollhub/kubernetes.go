@@ -75,6 +75,10 @@ func (s *siteMembers) Admit(ctx context.Context, m Member) (replaced []Member, e
 	case memberIndex(&site, m.ID) >= 0:
 		return nil, nil
 	}
+	// What was forgotten is refused as unknown: its revocation need not be remembered either.
+	site.Spec.RevokedMembers = slices.DeleteFunc(site.Spec.RevokedMembers, func(id string) bool {
+		return memberIndex(&site, fleet.MemberID(id)) < 0
+	})
 	var revoked []v1alpha1.SiteMember // before this; what watches Sites has cut them off
 	for _, old := range site.Status.Members {
 		if hub.Revoked(&site, old.ID) {
