@@ -2,6 +2,7 @@ package enroll_test
 
 import (
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -71,4 +72,30 @@ func TestServingNames(t *testing.T) {
 	if err := enroll.ValidateServingNames(make([]string, enroll.MaxServingNames+1)); !errors.Is(err, enroll.ErrServingName) {
 		t.Errorf("too many names: %v", err)
 	}
+}
+
+// FuzzServingName holds what is accepted against what a certificate may carry, told in another way.
+func FuzzServingName(f *testing.F) {
+	for _, seed := range []string{"shop.example.com", "*.example.com", "192.0.2.1", "::1", "a.skerry.internal", "a\x00b", "1.2.3"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		if enroll.ValidateServingName(name) != nil {
+			return
+		}
+		if addr, err := netip.ParseAddr(name); err == nil {
+			if addr.IsLoopback() || addr.IsUnspecified() || addr.IsMulticast() || addr.Zone() != "" || addr.Is4In6() {
+				t.Errorf("%q is accepted", name)
+			}
+			return
+		}
+		if len(name) > 253 || strings.ContainsAny(name, "*:/_ ") || strings.HasSuffix("."+strings.ToLower(name), ".skerry.internal") {
+			t.Errorf("%q is accepted", name)
+		}
+		for _, c := range []byte(name) {
+			if c <= ' ' || c > '~' {
+				t.Errorf("%q is accepted", name)
+			}
+		}
+	})
 }

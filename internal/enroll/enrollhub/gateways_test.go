@@ -108,3 +108,22 @@ func TestHubWithoutGatewayAuthority(t *testing.T) {
 		t.Errorf("answered %d %s", w.Code, w.Body)
 	}
 }
+
+func FuzzServingKey(f *testing.F) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		f.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(der)
+	f.Add(der[:len(der)-1])
+	f.Fuzz(func(t *testing.T, der []byte) {
+		key, err := parseServingKey(der)
+		if err == nil && (key == nil || key.Curve != elliptic.P256()) {
+			t.Errorf("accepted %T", key)
+		}
+	})
+}
