@@ -60,7 +60,8 @@ type EnrollResponse struct {
 	CA string `json:"ca"`
 	// BusURLs are where the bus is reached; empty means PathBus of the hub's own port.
 	BusURLs []string `json:"busURLs,omitempty"`
-	// ServingCertificate is the certificate chain of the gateway in PEM, for ServingKey; it ends at Expires.
+	// ServingCertificate is the certificate chain of the gateway in PEM, for ServingKey. It is made anew with
+	// each renewal and holds far beyond Expires: a site that is cut off goes on serving.
 	// GatewayCA is the authority, in PEM, that signed it: the one of all gateways of this hub, never CA.
 	ServingCertificate string `json:"servingCertificate,omitempty"`
 	GatewayCA          string `json:"gatewayCA,omitempty"`

@@ -25,7 +25,7 @@ type loadResult struct{ perSecond, p50, p99 float64 }
 
 // gateway measures the site gateway beside the app called directly, in turn within one run.
 func (b *bench) gateway() error {
-	direct, err := appAddress("shop-4")
+	direct, err := appAddress(b.siteDir())
 	if err != nil {
 		return err
 	}
@@ -61,13 +61,17 @@ func median(rs []loadResult, of func(loadResult) float64) float64 {
 	return values[len(values)/2]
 }
 
-// appAddress finds where the example listens at a site: its environment says so.
-func appAddress(site string) (string, error) {
+// appAddress finds where the example of the agent in dir listens: its environment says so.
+func appAddress(dir string) (string, error) {
 	procs, err := filepath.Glob("/proc/[0-9]*/environ")
 	if err != nil {
 		return "", err
 	}
 	for _, path := range procs {
+		program, err := os.Readlink(filepath.Join(filepath.Dir(path), "exe"))
+		if err != nil || !strings.HasPrefix(program, dir+"/") {
+			continue
+		}
 		data, err := os.ReadFile(path)
 		if err != nil {
 			continue
@@ -77,7 +81,7 @@ func appAddress(site string) (string, error) {
 			k, v, _ := strings.Cut(kv, "=")
 			env[k] = v
 		}
-		if env["SKERRY_SITE"] == site && env["PORT"] != "" {
+		if env["PORT"] != "" {
 			return "http://127.0.0.1:" + env["PORT"], nil
 		}
 	}

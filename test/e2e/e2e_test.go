@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -170,7 +171,8 @@ func fourthSite(t *testing.T, f *fleettest.Fleet) {
 			t.Log(lines.Text())
 		}
 	}()
-	defer func() { _ = cmd.Process.Kill(); <-ended; _ = cmd.Wait() }()
+	// In order, so that its apps end with it.
+	defer func() { _ = cmd.Process.Signal(syscall.SIGTERM); <-ended; _ = cmd.Wait() }()
 	fleettest.Eventually(t, time.Minute, "welcome at shop-4", func() string {
 		s, err := fleettest.StatusIn(dir)
 		if err != nil {

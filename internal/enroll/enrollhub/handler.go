@@ -48,6 +48,10 @@ type Options struct {
 	Now func() time.Time
 }
 
+// gatewayLife is how long a gateway's certificate holds: a site that is cut off serves its callers for so
+// long. A revoked site can, too; who trusts gateways must take this into account.
+const gatewayLife = 90 * 24 * time.Hour
+
 // Desk admits and renews members. It is safe for concurrent use.
 type Desk struct {
 	o          Options
@@ -284,7 +288,7 @@ func (d *Desk) issue(ctx context.Context, site fleet.SiteName, id fleet.MemberID
 	if d.o.Gateways == nil || len(request.ServingKey) == 0 {
 		return response, nil
 	}
-	serving, err := d.o.Gateways.SignServing(site, request.ServingKey, request.ServingNames, notBefore, expires)
+	serving, err := d.o.Gateways.SignServing(site, request.ServingKey, request.ServingNames, notBefore, notBefore.Add(gatewayLife))
 	if err != nil {
 		return wire.EnrollResponse{}, err
 	}
