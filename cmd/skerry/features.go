@@ -19,10 +19,10 @@ type features struct {
 	bus      *busFeature
 }
 
-func newFeatures(bus *busParts, authority *enrollhub.Authority) *features {
+func newFeatures(bus *busParts, authority *enrollhub.Authority, gateways *enrollhub.GatewayAuthority) *features {
 	found := &bundles{}
 	f := &features{
-		enroll: enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus.issuer, Authority: authority}),
+		enroll: enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus.issuer, Authority: authority, Gateways: gateways}),
 		apps:   apphub.New(found),
 		bus:    &busFeature{bus},
 	}

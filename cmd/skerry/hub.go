@@ -86,6 +86,10 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 	if err != nil {
 		return err
 	}
+	gateways, err := enrollhub.OpenGatewayAuthority(filepath.Join(o.dataDir, "ca"), time.Now)
+	if err != nil {
+		return err
+	}
 	serving := authority.NewServing(append([]string{"127.0.0.1", "localhost"}, o.names...)...)
 
 	bus, err := openBus(ctx, o, serving, metrics)
@@ -103,7 +107,7 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 	}
 	events.api(api.config.Host)
 
-	features := newFeatures(bus, authority)
+	features := newFeatures(bus, authority, gateways)
 	registry, err := ociregistry.Open(filepath.Join(o.dataDir, "registry"), ociregistry.Options{
 		Authorizer: features.registry, Log: o.log.With("component", "registry"), Metrics: metrics,
 	})
@@ -129,7 +133,7 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 	})
 	err = hub.Run(ctx, hub.Options{
 		Config: api.config, Bus: bus.client, Store: bus.store, Listener: listener, TLS: serving.TLSConfig(),
-		URL: url, CA: authority.PEM(), Features: features.list(), Log: o.log, Metrics: metrics,
+		URL: url, CA: authority.PEM(), GatewayCA: gateways.PEM(), Features: features.list(), Log: o.log, Metrics: metrics,
 	}, func() {
 		events.hub(url)
 		started(runningHub{config: api.config, url: url, dataDir: o.dataDir})

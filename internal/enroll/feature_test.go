@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -36,6 +37,8 @@ type wholeHub struct {
 	api     *rest.Config
 	url     string
 	ca      []byte
+	// gatewayCA is the authority of gateways.
+	gatewayCA []byte
 }
 
 func startWholeHub(t *testing.T) *wholeHub {
@@ -52,16 +55,18 @@ func startWholeHub(t *testing.T) *wholeHub {
 	must(t, store.EnsureStreams(t.Context(), 1))
 	authority, err := enrollhub.OpenAuthority(t.TempDir(), time.Now)
 	must(t, err)
+	gateways, err := enrollhub.OpenGatewayAuthority(t.TempDir(), time.Now)
+	must(t, err)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	w := &wholeHub{api: api.Config, url: "https://" + l.Addr().String(), ca: authority.PEM()}
-	feature := enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus, Authority: authority})
+	w := &wholeHub{gatewayCA: gateways.PEM(), api: api.Config, url: "https://" + l.Addr().String(), ca: authority.PEM()}
+	feature := enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus, Authority: authority, Gateways: gateways})
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan struct{}), make(chan error, 1)
 	go func() {
 		done <- hub.Run(ctx, hub.Options{
 			Config: api.Config, Bus: busClient, Store: store, Listener: l, TLS: authority.NewServing("127.0.0.1").TLSConfig(),
-			URL: w.url, CA: w.ca, Features: []hub.Feature{feature, whoAmIFeature{feature, bus}},
+			URL: w.url, CA: w.ca, GatewayCA: w.gatewayCA, Features: []hub.Feature{feature, whoAmIFeature{feature, bus}},
 			Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 		}, func() { close(ready) })
 	}()
@@ -167,13 +172,23 @@ func TestSiteLifeAtARealHub(t *testing.T) {
 		}
 		token, err := enroll.ParseToken(answer.Token)
 		must(t, err)
-		id, err := enrollsite.Join(ctx, siteOptions(t), token)
+		o := siteOptions(t)
+		o.Serving = true
+		id, err := enrollsite.Join(ctx, o, token)
 		must(t, err)
+		if !bytes.Equal(id.GatewayCA(), w.gatewayCA) {
+			t.Errorf("its gateway's certificate is of %q", id.GatewayCA())
+		}
 		wantKnown(t, id)
 		if _, err := enrollsite.Join(ctx, siteOptions(t), token); err == nil {
 			t.Error("the token was used twice")
 		}
 		return id
+	}
+	var info corev1.ConfigMap
+	must(t, w.objects.Get(ctx, client.ObjectKey{Namespace: hub.SystemNamespace, Name: hub.InfoConfigMap}, &info))
+	if info.Data["gatewayCA"] != string(w.gatewayCA) || info.Data["ca"] != string(w.ca) {
+		t.Errorf("published are the authorities %q and %q", info.Data["gatewayCA"], info.Data["ca"])
 	}
 	first := join()
 	second := join()

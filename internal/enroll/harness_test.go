@@ -48,6 +48,7 @@ type testHub struct {
 	*enrollhub.Desk
 	clock     *clock
 	authority *enrollhub.Authority
+	gateways  *enrollhub.GatewayAuthority
 	records   *records
 	bus       *natsserver.Server
 	addr      string
@@ -88,11 +89,13 @@ func startHubAt(t testing.TB, off time.Duration) *testHub {
 	var err error
 	h.authority, err = enrollhub.OpenAuthority(t.TempDir(), h.clock.now)
 	must(t, err)
+	h.gateways, err = enrollhub.OpenGatewayAuthority(t.TempDir(), h.clock.now)
+	must(t, err)
 	h.bus, err = natsserver.Start(natsserver.Options{Dir: t.TempDir(), Log: h.log.logger()})
 	must(t, err)
 	t.Cleanup(h.bus.Stop)
 	h.Desk, err = enrollhub.NewDesk(enrollhub.Options{
-		Issuer: h.bus, Authority: h.authority, Members: h.records, Tokens: h.records, Log: h.log.logger(), Now: h.clock.now,
+		Issuer: h.bus, Authority: h.authority, Gateways: h.gateways, Members: h.records, Tokens: h.records, Log: h.log.logger(), Now: h.clock.now,
 	})
 	must(t, err)
 	mux := http.NewServeMux()

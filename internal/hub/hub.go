@@ -41,6 +41,8 @@ type Options struct {
 	// URL and CA are published to people and sites.
 	URL string
 	CA  []byte
+	// GatewayCA is the authority of the sites' gateways, published to people; nil when there is none.
+	GatewayCA []byte
 	// Features in the order of their Setup.
 	Features []Feature
 	Log      *slog.Logger

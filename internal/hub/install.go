@@ -86,7 +86,8 @@ func typeDefinitions() ([]*unstructured.Unstructured, error) {
 	return out, nil
 }
 
-// InfoConfigMap is where people's tools find the hub: keys "url" and "ca" (PEM).
+// InfoConfigMap is where people's tools find the hub: keys "url" and "ca" (PEM), and "gatewayCA" (PEM), the
+// authority of the sites' gateways, which vouches for them alone.
 const InfoConfigMap = "skerry-hub"
 
 // publish writes where the hub is, readable by everybody whom the Kubernetes API knows.
@@ -99,10 +100,14 @@ func publish(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("client to publish the hub's address: %w", err)
 	}
+	info := map[string]string{"url": o.URL, "ca": string(o.CA)}
+	if len(o.GatewayCA) > 0 {
+		info["gatewayCA"] = string(o.GatewayCA)
+	}
 	meta := metav1.ObjectMeta{Name: InfoConfigMap, Namespace: SystemNamespace}
 	objects := []client.Object{
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: SystemNamespace}},
-		&corev1.ConfigMap{ObjectMeta: meta, Data: map[string]string{"url": o.URL, "ca": string(o.CA)}},
+		&corev1.ConfigMap{ObjectMeta: meta, Data: info},
 		&rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{{
 			APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{InfoConfigMap}, Verbs: []string{"get"},
 		}}},

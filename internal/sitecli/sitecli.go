@@ -23,6 +23,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/skerry-dev/skerry/internal/app"
+	"github.com/skerry-dev/skerry/internal/enroll"
 	"github.com/skerry-dev/skerry/internal/site"
 )
 
@@ -37,8 +38,11 @@ type RunOptions struct {
 	// GatewayAddr is where the site answers; GatewayExact when another port will not do.
 	GatewayAddr  string
 	GatewayExact bool
-	// TLSCert and TLSKey are files for a gateway on an address that is not loopback.
+	// TLSCert and TLSKey are files for a gateway on an address that is not loopback; both or neither.
+	// Without them such a gateway has a certificate of the hub's authority for gateways, for GatewayNames
+	// beside the addresses that it listens on.
 	TLSCert, TLSKey string
+	GatewayNames    []string
 	// CAFile adds authorities for a proxy or the hub's public name.
 	CAFile string
 	// AdminAddr serves health, metrics and profiles on loopback; empty for none.
@@ -69,14 +73,18 @@ func newRun(d Deps) *cobra.Command {
 		Long: "Run this machine's agent. The first time a join token is needed, from --join or the environment\n" +
 			"variable " + TokenEnv + "; later the agent knows who it is. It starts with the network gone and\n" +
 			"brings every app back. A refused token ends it with status 1 and the reason.",
-		Example: "  skerry-site run --join skj1.… --data-dir /var/lib/skerry\n  skerry-site run --data-dir /var/lib/skerry --gateway-addr 0.0.0.0:443 --tls-cert shop.crt --tls-key shop.key",
-		Args:    cobra.NoArgs,
+		Example: "  skerry-site run --join skj1.… --data-dir /var/lib/skerry\n  skerry-site run --data-dir /var/lib/skerry --gateway-addr 0.0.0.0:443 --gateway-name shop.example.com\n" +
+			"  skerry-site run --data-dir /var/lib/skerry --gateway-addr 0.0.0.0:443 --tls-cert shop.crt --tls-key shop.key",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := d.DataDir(o.DataDir)
 			if err != nil {
 				return err
 			}
 			o.DataDir = dir
+			if err := checkGateway(o); err != nil {
+				return err
+			}
 			if o.Join == "" {
 				o.Join = os.Getenv(TokenEnv)
 			}
@@ -88,13 +96,28 @@ func newRun(d Deps) *cobra.Command {
 	dataDirFlag(c, &o.DataDir)
 	f.StringVar(&o.Join, "join", "", "join token, needed once")
 	f.StringVar(&o.GatewayAddr, "gateway-addr", "127.0.0.1:8080", "where the site answers; on loopback a taken port is replaced by a free one")
-	f.StringVar(&o.TLSCert, "tls-cert", "", "certificate (PEM) of the gateway; default: one of the hub's authority")
+	f.StringVar(&o.TLSCert, "tls-cert", "", "certificate (PEM) of the gateway; default: one of the hub's authority for gateways, except on loopback")
 	f.StringVar(&o.TLSKey, "tls-key", "", "key (PEM) of the gateway")
+	f.StringArrayVar(&o.GatewayNames, "gateway-name", nil, "DNS name or address in the certificate of the hub's authority, beside those of --gateway-addr; may be repeated")
 	f.StringVar(&o.CAFile, "ca-file", "", "more authorities (PEM) to trust for the hub's public name or a proxy")
 	f.StringVar(&o.AdminAddr, "admin-addr", "127.0.0.1:0", "loopback address of health, metrics and profiles; empty for none")
 	f.StringVar(&o.LogLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.LogFormat, "log-format", "", "text or json (default: text on a terminal)")
 	return c
+}
+
+// checkGateway refuses flags of the gateway that would have no effect.
+func checkGateway(o RunOptions) error {
+	switch {
+	case (o.TLSCert == "") != (o.TLSKey == ""):
+		return errors.New("--tls-cert and --tls-key: give both or neither")
+	case len(o.GatewayNames) > 0 && o.TLSCert != "":
+		return errors.New("--gateway-name is for a certificate from the hub: leave it out, or --tls-cert and --tls-key")
+	}
+	if err := enroll.ValidateServingNames(o.GatewayNames); err != nil {
+		return fmt.Errorf("--gateway-name: %w", err)
+	}
+	return nil
 }
 
 func dataDirFlag(c *cobra.Command, dir *string) {

@@ -29,6 +29,13 @@ type EnrollRequest struct {
 	SealKey   []byte         `json:"sealKey,omitempty"`
 	Hardware  fleet.Hardware `json:"hardware"`
 	Version   string         `json:"version,omitempty"`
+	// ServingKey, if set, asks for a certificate of the site's gateway for this key: an ECDSA P-256 public
+	// key as DER SubjectPublicKeyInfo, since browsers take no Ed25519. ServingNames are the DNS names and
+	// addresses that it is for, beside the one that the hub gives every site; without a key they mean
+	// nothing. A hub that issues none leaves ServingCertificate empty; one that is older than these fields
+	// refuses the signature and is to be asked again without them.
+	ServingKey   []byte   `json:"servingKey,omitempty"`
+	ServingNames []string `json:"servingNames,omitempty"`
 	// Challenge is what the hub sent with its refusal to answer an unsigned request; Signature is made
 	// with the member's key over EnrollSigned.
 	Challenge []byte `json:"challenge,omitempty"`
@@ -53,6 +60,10 @@ type EnrollResponse struct {
 	CA string `json:"ca"`
 	// BusURLs are where the bus is reached; empty means PathBus of the hub's own port.
 	BusURLs []string `json:"busURLs,omitempty"`
+	// ServingCertificate is the certificate chain of the gateway in PEM, for ServingKey; it ends at Expires.
+	// GatewayCA is the authority, in PEM, that signed it: the one of all gateways of this hub, never CA.
+	ServingCertificate string `json:"servingCertificate,omitempty"`
+	GatewayCA          string `json:"gatewayCA,omitempty"`
 }
 
 // EnrollRefusal is the body of every answer that is not a success.
@@ -76,16 +87,28 @@ const (
 
 // EnrollSigned returns the bytes that EnrollRequest.Signature signs: a fixed label, then each part with
 // its length before it, so that no part can be exchanged on the way and fields added later by a newer
-// peer do not change what an older one verifies.
+// peer do not change what an older one verifies. A request with a ServingKey adds two parts, the key and
+// the names, each name with its length before it; one without signs what it always did.
 func EnrollSigned(r EnrollRequest) []byte {
 	out := []byte("skerry enrollment v1\n")
 	for _, part := range [][]byte{
 		[]byte(r.TokenID), []byte(r.Site), []byte(r.Member), r.PublicKey, r.SealKey, r.Challenge,
 	} {
-		out = binary.BigEndian.AppendUint32(out, uint32(len(part)))
-		out = append(out, part...)
+		out = appendPart(out, part)
 	}
-	return out
+	if len(r.ServingKey) == 0 {
+		return out
+	}
+	var names []byte
+	for _, name := range r.ServingNames {
+		names = appendPart(names, []byte(name))
+	}
+	return appendPart(appendPart(out, r.ServingKey), names)
+}
+
+func appendPart(to, part []byte) []byte {
+	to = binary.BigEndian.AppendUint32(to, uint32(len(part)))
+	return append(to, part...)
 }
 
 // HubURI is the name (a URI in the certificate) by which members know the hub's own server.

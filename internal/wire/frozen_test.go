@@ -45,6 +45,15 @@ func frozen() map[string]any {
 			Protocol: 1, Site: "shop-1", Member: "m-1", Certificate: "PEM", BusCredential: "JWT", HubTime: 100, NotBefore: 90,
 			Expires: 1000, CA: "PEM", BusURLs: []string{"nats://hub:4222"},
 		},
+		"enroll-request-serving.json": EnrollRequest{
+			Protocol: 1, TokenID: "id", TokenSecret: "secret", Site: "shop-1", Member: "m-1", PublicKey: []byte("public"),
+			SealKey: []byte("seal"), Hardware: hw, Version: "1.2.3", ServingKey: []byte("serving"),
+			ServingNames: []string{"shop.example.com", "192.0.2.1"}, Challenge: []byte("challenge"), Signature: []byte("signature"),
+		},
+		"enroll-response-serving.json": EnrollResponse{
+			Protocol: 1, Site: "shop-1", Member: "m-1", Certificate: "PEM", BusCredential: "JWT", HubTime: 100, NotBefore: 90,
+			Expires: 1000, CA: "PEM", BusURLs: []string{"nats://hub:4222"}, ServingCertificate: "PEM", GatewayCA: "PEM",
+		},
 		"enroll-refusal.json": EnrollRefusal{Reason: RefusedChallenge, Message: "sign this", Challenge: []byte("challenge")},
 	}
 }
@@ -75,13 +84,25 @@ func TestFrozenMessages(t *testing.T) {
 	}
 }
 
-// TestFrozenIsWhole fails when a field was added to a message without being frozen.
+// TestFrozenIsWhole fails when a field was added to a message without being frozen: some file of its kind
+// must hold it.
 func TestFrozenIsWhole(t *testing.T) {
-	for file, message := range frozen() {
+	held := map[reflect.Type]map[string]bool{}
+	for _, message := range frozen() {
 		v := reflect.ValueOf(message)
+		if held[v.Type()] == nil {
+			held[v.Type()] = map[string]bool{}
+		}
 		for i := range v.NumField() {
-			if v.Field(i).IsZero() {
-				t.Errorf("%s does not hold field %s", file, v.Type().Field(i).Name)
+			if !v.Field(i).IsZero() {
+				held[v.Type()][v.Type().Field(i).Name] = true
+			}
+		}
+	}
+	for kind, fields := range held {
+		for i := range kind.NumField() {
+			if name := kind.Field(i).Name; !fields[name] {
+				t.Errorf("no frozen %s holds field %s", kind.Name(), name)
 			}
 		}
 	}
@@ -109,16 +130,20 @@ func TestFrozenSubjects(t *testing.T) {
 }
 
 func TestFrozenSignedBytes(t *testing.T) {
-	request, ok := frozen()["enroll-request.json"].(EnrollRequest)
-	if !ok {
-		t.Fatal("no request")
-	}
-	want, err := os.ReadFile("testdata/v1/enroll-signed.hex")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := hex.EncodeToString(EnrollSigned(request)); got != strings.TrimSpace(string(want)) {
-		t.Errorf("what a member signs has changed:\nfrozen %s\nnow    %s", want, got)
+	for file, signed := range map[string]string{
+		"enroll-request.json": "enroll-signed.hex", "enroll-request-serving.json": "enroll-signed-serving.hex",
+	} {
+		request, ok := frozen()[file].(EnrollRequest)
+		if !ok {
+			t.Fatalf("%s is no request", file)
+		}
+		want, err := os.ReadFile(filepath.Join("testdata", "v1", signed))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := hex.EncodeToString(EnrollSigned(request)); got != strings.TrimSpace(string(want)) {
+			t.Errorf("what a member signs has changed:\nfrozen %s\nnow    %s", want, got)
+		}
 	}
 }
 
@@ -139,6 +164,16 @@ func TestSignedBytesBindEveryPart(t *testing.T) {
 		"key to seal key":   func(r *EnrollRequest) { r.PublicKey, r.SealKey = []byte("g"), []byte("hij") },
 		"seal to challenge": func(r *EnrollRequest) { r.SealKey, r.Challenge = []byte("i"), []byte("jkl") },
 		"without seal key":  func(r *EnrollRequest) { r.SealKey = nil },
+		"with serving key":  func(r *EnrollRequest) { r.ServingKey = []byte("mn") },
+		"another":           func(r *EnrollRequest) { r.ServingKey = []byte("mx") },
+		"with a name":       func(r *EnrollRequest) { r.ServingKey, r.ServingNames = []byte("mn"), []string{"op"} },
+		"with another":      func(r *EnrollRequest) { r.ServingKey, r.ServingNames = []byte("mn"), []string{"ox"} },
+		"one name as two":   func(r *EnrollRequest) { r.ServingKey, r.ServingNames = []byte("mn"), []string{"o", "p"} },
+		"in another order":  func(r *EnrollRequest) { r.ServingKey, r.ServingNames = []byte("mn"), []string{"p", "o"} },
+		"key to name":       func(r *EnrollRequest) { r.ServingKey, r.ServingNames = []byte("m"), []string{"nop"} },
+		"challenge to key": func(r *EnrollRequest) {
+			r.Challenge, r.ServingKey, r.ServingNames = []byte("k"), []byte("lmn"), []string{"op"}
+		},
 	}
 	seen := map[string]string{string(EnrollSigned(base)): "the request itself"}
 	for name, change := range changes {
@@ -153,6 +188,7 @@ func TestSignedBytesBindEveryPart(t *testing.T) {
 	// What is not signed must not be: a newer peer may add to it.
 	r := base
 	r.Version, r.Hardware.Hostname, r.Signature = "9", "x", []byte("s")
+	r.ServingNames = []string{"means nothing without a key"}
 	if !bytes.Equal(EnrollSigned(r), EnrollSigned(base)) {
 		t.Error("a field that is not part of the signature changes it")
 	}

@@ -9,7 +9,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
-	"github.com/skerry-dev/skerry/internal/app/bundle"
+	appbundle "github.com/skerry-dev/skerry/internal/app/bundle"
 )
 
 // root is the top of the repository.
@@ -123,7 +123,7 @@ func TestExamplesOfBundles(t *testing.T) {
 			continue
 		}
 		found++
-		if _, err := bundle.ParseSource([]byte(e.text)); err != nil {
+		if _, err := appbundle.ParseSource([]byte(e.text)); err != nil {
 			t.Errorf("%s: %v", e.at, err)
 		}
 	}

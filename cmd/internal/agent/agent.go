@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -59,11 +60,22 @@ func Run(ctx context.Context, version string, logTo io.Writer, o sitecli.RunOpti
 		return err
 	}
 	defer db.Close()
-	identity, err := identify(ctx, version, log, o)
+	serving, names, err := servingNames(o, log)
 	if err != nil {
 		return err
 	}
-	return run(ctx, version, log, o, db, identity)
+	identity, err := identify(ctx, log, o, enrollsite.Options{
+		Dir: o.DataDir, Hardware: site.ReadHardware(), Version: version, Log: log.With("component", "identity"),
+		Serving: serving, ServingNames: names,
+	})
+	if err != nil {
+		return err
+	}
+	var servingTLS *tls.Config // nil: the gateway has files, or needs none
+	if serving {
+		servingTLS = identity.ServingTLS()
+	}
+	return run(ctx, version, log, o, db, identity, servingTLS)
 }
 
 func newLog(w io.Writer, o sitecli.RunOptions) (*slog.Logger, error) {
@@ -76,8 +88,7 @@ func newLog(w io.Writer, o sitecli.RunOptions) (*slog.Logger, error) {
 
 // identify reads who this member is, or joins with the token. A token beside an identity is not used: a
 // machine that was started twice by the same command joins once.
-func identify(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOptions) (*enrollsite.Identity, error) {
-	options := enrollsite.Options{Dir: o.DataDir, Hardware: site.ReadHardware(), Version: version, Log: log.With("component", "identity")}
+func identify(ctx context.Context, log *slog.Logger, o sitecli.RunOptions, options enrollsite.Options) (*enrollsite.Identity, error) {
 	if o.CAFile != "" {
 		pem, err := os.ReadFile(o.CAFile)
 		if err != nil {
@@ -101,7 +112,7 @@ func identify(ctx context.Context, version string, log *slog.Logger, o sitecli.R
 	return identity, nil
 }
 
-func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOptions, db *store.Store, identity *enrollsite.Identity) error {
+func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOptions, db *store.Store, identity *enrollsite.Identity, servingTLS *tls.Config) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	metrics := telemetry.NewRegistry()
@@ -128,7 +139,7 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 	agent, err := site.New(site.Options{
 		Site: identity.Site(), Member: identity.Member(), Dir: o.DataDir, Store: db, Bus: bus,
 		Fetcher: site.NewHTTPFetcher(hubClient(identity), func() string { return identity.HubURLs()[0] }),
-		Gateway: func(h *site.Host) (site.Gateway, error) { return gateway(h, o) },
+		Gateway: func(h *site.Host) (site.Gateway, error) { return gateway(h, o, servingTLS) },
 		Modules: features(processes),
 		Version: version, Log: log, Metrics: metrics, Forget: identity.Forget,
 	})
@@ -150,10 +161,10 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 	return agent.Run(ctx)
 }
 
-func gateway(h *site.Host, o sitecli.RunOptions) (site.Gateway, error) {
+func gateway(h *site.Host, o sitecli.RunOptions, servingTLS *tls.Config) (site.Gateway, error) {
 	return httpgateway.New(httpgateway.Options{
 		Log: h.Log, Metrics: h.Metrics, Address: o.GatewayAddr, NextPort: !o.GatewayExact,
-		CertFile: o.TLSCert, KeyFile: o.TLSKey,
+		TLS: servingTLS, CertFile: o.TLSCert, KeyFile: o.TLSKey,
 	})
 }
 

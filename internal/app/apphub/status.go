@@ -37,9 +37,7 @@ func (r *reconciler) writeStatus(ctx context.Context, p *pass, stop *problem) (t
 	p.app.Status.ObservedGeneration = p.app.Generation
 	unknown := r.count(p)
 	setConditions(p, stop)
-	if unknown > 0 && stop == nil && before.Status.ObservedGeneration == p.app.Generation && before.Status.Release == p.app.Status.Release {
-		// A hub that just started does not know yet who is there. What an earlier one said of the same
-		// release stands until it does: a restart of the hub is no news of the app.
+	if unknown > 0 && stop == nil && onlyHubChanged(before.Status, p.app.Status) {
 		return unknown, nil
 	}
 	if equality.Semantic.DeepEqual(before.Status, p.app.Status) {
@@ -59,6 +57,14 @@ func (r *reconciler) writeStatus(ctx context.Context, p *pass, stop *problem) (t
 		return 0, client.IgnoreNotFound(fmt.Errorf("write status of app %s: %w", p.key, err))
 	}
 	return unknown, nil
+}
+
+// onlyHubChanged reports whether two statuses differ at most in what sites say. A hub that just started does
+// not know yet who is there; what an earlier one said of the same release at as many sites stands until it
+// does, since a restart of the hub is no news of the app.
+func onlyHubChanged(before, after v1alpha1.AppStatus) bool {
+	return before.ObservedGeneration == after.ObservedGeneration && before.Release == after.Release &&
+		before.Sites.Placed == after.Sites.Placed && before.Sites.Updated == after.Sites.Updated
 }
 
 // count fills the counts and names the failing sites. It returns when to look again because the state of

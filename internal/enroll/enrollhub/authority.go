@@ -48,43 +48,48 @@ type Authority struct {
 func OpenAuthority(dir string, now func() time.Time) (*Authority, error) {
 	a := &Authority{now: now}
 	path := filepath.Join(dir, "ca.pem")
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return a, a.create(path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the hub's authority: %w", err)
-	}
-	if err := a.parse(data); err != nil {
+	if err := a.open(path, "Skerry hub authority"); err != nil {
 		return nil, fmt.Errorf("the hub's authority in %s: %w: restore the file from a backup, or every site must join anew", path, err)
 	}
 	return a, nil
 }
 
-func (a *Authority) create(path string) (err error) {
+// open reads the authority in the file at path, making one of that name when there is no file.
+func (a *Authority) open(path, name string) error {
+	data, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return a.create(path, name)
+	case err != nil:
+		return err
+	}
+	return a.parse(data)
+}
+
+func (a *Authority) create(path, name string) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("make directory of the hub's authority: %w", err)
+		return fmt.Errorf("make directory: %w", err)
 	}
 	if a.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
-		return fmt.Errorf("make key of the hub's authority: %w", err)
+		return fmt.Errorf("make key: %w", err)
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial(),
-		Subject:      pkix.Name{CommonName: "Skerry hub authority"},
+		Subject:      pkix.Name{CommonName: name},
 		NotBefore:    a.now().Add(-skew), NotAfter: a.now().Add(authorityLife),
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
 		KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, a.key.Public(), a.key)
 	if err != nil {
-		return fmt.Errorf("make certificate of the hub's authority: %w", err)
+		return fmt.Errorf("make certificate: %w", err)
 	}
 	if a.cert, err = x509.ParseCertificate(der); err != nil {
-		return fmt.Errorf("make certificate of the hub's authority: %w", err)
+		return fmt.Errorf("make certificate: %w", err)
 	}
 	key, err := x509.MarshalPKCS8PrivateKey(a.key)
 	if err != nil {
-		return fmt.Errorf("encode key of the hub's authority: %w", err)
+		return fmt.Errorf("encode key: %w", err)
 	}
 	// Both in one file, so that a crash cannot leave the one without the other.
 	both := append(a.PEM(), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)

@@ -77,8 +77,12 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
+	gateways, err := OpenGatewayAuthority(t.TempDir(), clock)
+	if err != nil {
+		t.Fatal(err)
+	}
 	f.desk, err = NewDesk(Options{
-		Issuer: textIssuer{}, Authority: authority, Members: f.records, Tokens: f.records,
+		Issuer: textIssuer{}, Authority: authority, Gateways: gateways, Members: f.records, Tokens: f.records,
 		Log: slog.New(slog.NewTextHandler(&f.log, nil)), Now: clock,
 	})
 	if err != nil {

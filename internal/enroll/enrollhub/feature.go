@@ -30,9 +30,10 @@ const (
 type FeatureOptions struct {
 	Issuer    Issuer
 	Authority *Authority
-	// BusURLs and TTL are those of Options.
-	BusURLs []string
-	TTL     time.Duration
+	// Gateways, BusURLs and TTL are those of Options.
+	Gateways *GatewayAuthority
+	BusURLs  []string
+	TTL      time.Duration
 }
 
 // Feature is enrolment as a feature of the hub.
@@ -57,7 +58,7 @@ func (f *Feature) Setup(_ context.Context, h *hub.Host) error {
 	fresh := h.Manager.GetAPIReader()
 	tokens := &secretTokens{fresh: fresh, writer: h.Client}
 	desk, err := NewDesk(Options{
-		Issuer: f.o.Issuer, Authority: f.o.Authority, BusURLs: f.o.BusURLs, TTL: f.o.TTL,
+		Issuer: f.o.Issuer, Authority: f.o.Authority, Gateways: f.o.Gateways, BusURLs: f.o.BusURLs, TTL: f.o.TTL,
 		Members: &siteMembers{cached: h.Client, fresh: fresh, writer: h.Client}, Tokens: tokens,
 		Log: h.Log.With("component", "enroll"), Now: h.Now,
 	})

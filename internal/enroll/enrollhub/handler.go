@@ -35,8 +35,10 @@ const (
 type Options struct {
 	Issuer    Issuer
 	Authority *Authority
-	Members   Members
-	Tokens    Tokens
+	// Gateways signs for the gateways of sites; nil issues them nothing.
+	Gateways *GatewayAuthority
+	Members  Members
+	Tokens   Tokens
 	// BusURLs are given to members when the bus is not (only) at the hub's port.
 	BusURLs []string
 	// TTL of credentials; zero means DefaultTTL.
@@ -107,6 +109,9 @@ func (d *Desk) handler(what string, serve func(context.Context, wire.EnrollReque
 		}
 		log := d.o.Log.With("audit", what, "remote", r.RemoteAddr, "token", request.TokenID)
 		if err == nil {
+			if response.ServingCertificate != "" {
+				log = log.With("serving", append([]string{enroll.SiteHost(response.Site)}, request.ServingNames...))
+			}
 			log.Info("audit", "decision", "admitted", "site", response.Site, "member", response.Member, "expires", time.Unix(response.Expires, 0).UTC())
 			answer(w, http.StatusOK, response)
 			return
@@ -156,6 +161,11 @@ func (d *Desk) read(w http.ResponseWriter, r *http.Request) (wire.EnrollRequest,
 		return request, refuse(wire.RefusedInvalid, fmt.Sprintf("publicKey has %d bytes, want %d", len(request.PublicKey), ed25519.PublicKeySize), nil)
 	case len(request.SealKey) != 0 && len(request.SealKey) != sealKeySize:
 		return request, refuse(wire.RefusedInvalid, fmt.Sprintf("sealKey has %d bytes, want %d", len(request.SealKey), sealKeySize), nil)
+	}
+	if err := checkServing(request); err != nil {
+		return request, refuse(wire.RefusedInvalid, err.Error(), err)
+	}
+	switch {
 	case len(request.Signature) == 0 || !d.challenges.valid(request.Challenge, d.o.Now()):
 		return request, refuse(wire.RefusedChallenge, "sign the challenge and ask again", nil)
 	case !ed25519.Verify(request.PublicKey, wire.EnrollSigned(request), request.Signature):
@@ -184,7 +194,7 @@ func (d *Desk) join(ctx context.Context, request wire.EnrollRequest) (wire.Enrol
 	if err := d.Revoke(replaced...); err != nil {
 		return wire.EnrollResponse{}, err
 	}
-	return d.issue(ctx, member.Site, member.ID, request.PublicKey)
+	return d.issue(ctx, member.Site, member.ID, request)
 }
 
 // use checks a token and marks it used by the request's key. The same key gets the same answer again for
@@ -241,11 +251,12 @@ func (d *Desk) renew(ctx context.Context, request wire.EnrollRequest) (wire.Enro
 	if err := errors.Join(request.Site.Validate(), request.Member.Validate()); err != nil {
 		return wire.EnrollResponse{}, refuse(wire.RefusedInvalid, "site and member must be set", err)
 	}
-	return d.issue(ctx, request.Site, request.Member, request.PublicKey)
+	return d.issue(ctx, request.Site, request.Member, request)
 }
 
-// issue signs credentials for key, when it is that of a member who is not revoked.
-func (d *Desk) issue(ctx context.Context, site fleet.SiteName, id fleet.MemberID, key ed25519.PublicKey) (wire.EnrollResponse, error) {
+// issue signs credentials for the request's key, when it is that of a member who is not revoked.
+func (d *Desk) issue(ctx context.Context, site fleet.SiteName, id fleet.MemberID, request wire.EnrollRequest) (wire.EnrollResponse, error) {
+	key := ed25519.PublicKey(request.PublicKey)
 	member, err := d.o.Members.Member(ctx, site, id)
 	switch {
 	case errors.Is(err, ErrUnknown), err == nil && !member.Key.Equal(key):
@@ -264,12 +275,21 @@ func (d *Desk) issue(ctx context.Context, site fleet.SiteName, id fleet.MemberID
 	if err != nil {
 		return wire.EnrollResponse{}, err
 	}
-	return wire.EnrollResponse{
+	response := wire.EnrollResponse{
 		Protocol: wire.Protocol, Site: site, Member: id,
 		Certificate: string(certificate), BusCredential: credential,
 		HubTime: now.Unix(), NotBefore: notBefore.Unix(), Expires: expires.Unix(),
 		CA: string(d.o.Authority.PEM()), BusURLs: d.o.BusURLs,
-	}, nil
+	}
+	if d.o.Gateways == nil || len(request.ServingKey) == 0 {
+		return response, nil
+	}
+	serving, err := d.o.Gateways.SignServing(site, request.ServingKey, request.ServingNames, notBefore, expires)
+	if err != nil {
+		return wire.EnrollResponse{}, err
+	}
+	response.ServingCertificate, response.GatewayCA = string(serving), string(d.o.Gateways.PEM())
+	return response, nil
 }
 
 // Revoke cuts members off the bus. Their records say that they are revoked already.

@@ -171,6 +171,11 @@ func (a *asker) check(from string, r wire.EnrollResponse, request wire.EnrollReq
 	if key, ok := chain[0].PublicKey.(ed25519.PublicKey); !ok || !key.Equal(a.key.Public()) {
 		return fail("the certificate is for another key", nil)
 	}
+	if r.ServingCertificate != "" {
+		if err := checkServing(r, request.ServingKey); err != nil {
+			return fail("certificate of the gateway", err)
+		}
+	}
 	if r.BusCredential == "" || r.HubTime == 0 || r.NotBefore == 0 || r.Expires <= r.NotBefore {
 		return fail("credential or times are missing", nil)
 	}

@@ -2,6 +2,7 @@ package enrollsite
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdh"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -33,7 +34,11 @@ type Options struct {
 	// Hardware and Version are told to the hub.
 	Hardware fleet.Hardware
 	Version  string
-	Log      *slog.Logger
+	// Serving asks the hub for a certificate of the site's gateway too: for ServingNames, DNS names and
+	// addresses that enroll.ValidateServingNames allows, and for enroll.SiteHost.
+	Serving      bool
+	ServingNames []string
+	Log          *slog.Logger
 }
 
 // Identity is who this member is. It is safe for concurrent use.
@@ -48,7 +53,8 @@ type Identity struct {
 	mu          sync.Mutex
 	state       state
 	certificate *tls.Certificate
-	heard       time.Time // when HubTime was heard, by the monotonic clock; zero: in an earlier life
+	serving     *tls.Certificate // of the gateway; nil while the hub gave none
+	heard       time.Time        // when HubTime was heard, by the monotonic clock; zero: in an earlier life
 }
 
 // Open reads the identity of a member that joined before; ErrNotJoined when there is none.
@@ -65,16 +71,27 @@ func Open(o Options) (*Identity, error) {
 }
 
 func newIdentity(o Options, path string, s state) (*Identity, error) {
+	s, err := s.withServingKey(o)
+	if err != nil {
+		return nil, err
+	}
 	i := &Identity{o: o, path: path, state: s, key: s.key(), nudge: make(chan struct{}, 1)}
-	var err error
 	if i.seal, err = s.sealKey(); err != nil {
 		return nil, fmt.Errorf("identity in %s: %w", path, err)
 	}
 	if i.certificate, err = keyPair(s.Certificate, i.key); err != nil {
 		return nil, fmt.Errorf("identity in %s: %w: remove the file and join anew", path, err)
 	}
-	i.trust, err = newTrust(o, s.Pin, i.lastHub)
-	return i, err
+	if i.serving, err = s.servingPair(); err != nil {
+		return nil, fmt.Errorf("identity in %s: %w: remove the file and join anew", path, err)
+	}
+	if i.trust, err = newTrust(o, s.Pin, i.lastHub); err != nil {
+		return nil, err
+	}
+	if o.Serving && !covers(i.serving, o.ServingNames) {
+		i.RenewSoon()
+	}
+	return i, nil
 }
 
 func newTrust(o Options, pin []byte, lastHub func() time.Time) (*trust, error) {
@@ -88,7 +105,7 @@ func newTrust(o Options, pin []byte, lastHub func() time.Time) (*trust, error) {
 	return &trust{pin: [sha256.Size]byte(pin), extra: extra, lastHub: lastHub}, nil
 }
 
-func keyPair(chain string, key ed25519.PrivateKey) (*tls.Certificate, error) {
+func keyPair(chain string, key crypto.Signer) (*tls.Certificate, error) {
 	certs, err := parseCertificates([]byte(chain))
 	if err != nil {
 		return nil, err
@@ -121,6 +138,9 @@ func Join(ctx context.Context, o Options, token enroll.Token) (*Identity, error)
 			return nil, err
 		}
 	}
+	if s, err = s.withServingKey(o); err != nil {
+		return nil, err
+	}
 	lastHub := func() time.Time { return token.Issued }
 	t, err := newTrust(o, token.CA[:], lastHub)
 	if err != nil {
@@ -131,7 +151,7 @@ func Join(ctx context.Context, o Options, token enroll.Token) (*Identity, error)
 		return nil, fmt.Errorf("join: %w", err)
 	}
 	a := &asker{key: s.key(), tls: t.config(nil), proxy: o.Proxy, pin: t.pin}
-	response, err := a.ask(ctx, token.URLs, wire.PathEnroll, wire.EnrollRequest{
+	response, err := a.askServing(ctx, o, s, token.URLs, wire.PathEnroll, wire.EnrollRequest{
 		TokenID: token.ID, TokenSecret: token.Secret.Wire(), SealKey: seal.PublicKey().Bytes(),
 		Hardware: o.Hardware, Version: o.Version,
 	})
@@ -156,6 +176,9 @@ func (s state) with(r wire.EnrollResponse) state {
 	s.Site, s.Member = r.Site, r.Member
 	s.Certificate, s.Credential, s.CA, s.BusURLs = r.Certificate, r.BusCredential, r.CA, r.BusURLs
 	s.NotBefore, s.Expires = r.NotBefore, r.Expires
+	if r.ServingCertificate != "" {
+		s.ServingCertificate, s.GatewayCA = r.ServingCertificate, r.GatewayCA
+	}
 	s.HubTime = max(s.HubTime, r.HubTime)
 	return s
 }

@@ -24,7 +24,7 @@ const (
 func (i *Identity) Renew(ctx context.Context) error {
 	s := i.snapshot()
 	a := &asker{key: i.key, tls: i.TLSConfig(), proxy: i.o.Proxy, pin: i.trust.pin}
-	response, err := a.ask(ctx, s.HubURLs, wire.PathRenew, wire.EnrollRequest{
+	response, err := a.askServing(ctx, i.o, s, s.HubURLs, wire.PathRenew, wire.EnrollRequest{
 		Site: s.Site, Member: s.Member, Hardware: i.o.Hardware, Version: i.o.Version,
 	})
 	if err != nil {
@@ -41,14 +41,19 @@ func (i *Identity) take(response wire.EnrollResponse) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	next := i.state.with(response)
+	serving, err := next.servingPair()
+	if err != nil {
+		return fmt.Errorf("renewed certificate: %w", err)
+	}
 	if err := next.write(i.path); err != nil {
 		return err
 	}
-	i.state, i.certificate, i.heard = next, pair, time.Now()
+	i.state, i.certificate, i.serving, i.heard = next, pair, serving, time.Now()
 	return nil
 }
 
-// RenewSoon makes Run renew at once, for a bus that refuses the credential. It never blocks.
+// RenewSoon makes Run renew at once, for a bus that refuses the credential or a gateway that lacks a
+// certificate. It never blocks.
 func (i *Identity) RenewSoon() {
 	select {
 	case i.nudge <- struct{}{}:

@@ -43,6 +43,11 @@ type state struct {
 	// Certificate is the client certificate chain in PEM, Credential that of the bus.
 	Certificate string `json:"certificate,omitempty"`
 	Credential  string `json:"credential,omitempty"`
+	// ServingKey is the P-256 key of the gateway (PKCS #8), which never leaves this machine either;
+	// ServingCertificate its chain and GatewayCA the authority of that, in PEM.
+	ServingKey         []byte `json:"servingKey,omitempty"`
+	ServingCertificate string `json:"servingCertificate,omitempty"`
+	GatewayCA          string `json:"gatewayCA,omitempty"`
 	// Times of the hub, in seconds since 1970. HubTime never goes back.
 	NotBefore int64 `json:"notBefore,omitempty"`
 	Expires   int64 `json:"expires,omitempty"`
@@ -78,6 +83,9 @@ func readState(path string) (state, error) {
 	}
 	if err == nil {
 		_, err = s.sealKey()
+	}
+	if err == nil && len(s.ServingKey) > 0 {
+		_, err = s.servingKey()
 	}
 	if err != nil {
 		return state{}, fmt.Errorf("identity in %s is damaged: %w: remove the file and join anew", path, err)

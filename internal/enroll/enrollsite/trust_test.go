@@ -159,6 +159,7 @@ func TestHubTimeNeverGoesBack(t *testing.T) {
 func TestDamagedIdentity(t *testing.T) {
 	for reason, content := range map[string]string{
 		"no JSON": "{", "no key": "{}", "a key that is cut short": `{"seed":"AAAA","sealKey":"AAAA"}`,
+		"a key of the gateway that is none": `{"seed":"` + strings.Repeat("AAAA", 10) + `AAA=","sealKey":"` + strings.Repeat("AAAA", 10) + `AAA=","servingKey":"AAAA"}`,
 	} {
 		dir := t.TempDir()
 		path := filepath.Join(dir, IdentityFile)
