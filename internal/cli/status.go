@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -102,6 +104,9 @@ func followStatus(ctx context.Context, g *globals, key fleet.AppKey, watch bool,
 	for {
 		var view app.StatusView
 		if err := hub.Get(ctx, path, nil, &view); err != nil {
+			if watch && last != "" && ctx.Err() != nil {
+				return nil // Ctrl-C is how a watch ends
+			}
 			return err
 		}
 		if shown := fingerprint(view); shown != last {
@@ -140,7 +145,7 @@ func printStatus(out io.Writer, v app.StatusView, wide bool) error {
 	if state == "" {
 		state = "unknown"
 	}
-	fmt.Fprintf(out, "app/%s  %s  %s: %s\n\n", v.App.Name, orDash(v.Version), state, v.Message)
+	fmt.Fprintf(out, "app/%s  %s  %s: %s\n\n", v.App.Name, orDash(v.Version), state, plain(cmp.Or(v.Message, "the hub has said nothing of it yet")))
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	header := "SITE\tRELEASE\tSTATE\tHEALTHY\tSINCE\tURL"
 	if wide {
@@ -148,9 +153,9 @@ func printStatus(out io.Writer, v app.StatusView, wide bool) error {
 	}
 	fmt.Fprintln(w, header)
 	for _, s := range v.Sites {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s", s.Site, releaseLabel(s.Desired), stateOf(s), yesNo(s.Healthy), since(s.Since), orDash(s.URL))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s", s.Site, releaseLabel(s.Desired), stateOf(s), yesNo(s.Healthy), since(s.Since), orDash(plain(s.URL)))
 		if wide {
-			fmt.Fprintf(w, "\t%s\t%d\t%d\t%d\t%s\t%s", releaseLabel(s.Running), s.Restarts, s.Counts.Requests, s.Counts.Errors, s.Link, orDash(s.Message))
+			fmt.Fprintf(w, "\t%s\t%d\t%d\t%d\t%s\t%s", releaseLabel(s.Running), s.Restarts, s.Counts.Requests, s.Counts.Errors, s.Link, orDash(plain(s.Message)))
 		}
 		fmt.Fprintln(w)
 	}
@@ -176,7 +181,7 @@ func printMessages(out io.Writer, v app.StatusView) {
 			fmt.Fprintln(out)
 			first = false
 		}
-		fmt.Fprintf(out, "%s: %s\n", s.Site, s.Message)
+		fmt.Fprintf(out, "%s: %s\n", s.Site, plain(s.Message))
 	}
 }
 
@@ -189,7 +194,7 @@ func printConditions(out io.Writer, v app.StatusView) {
 				fmt.Fprintln(out)
 				first = false
 			}
-			fmt.Fprintf(out, "%s: %s: %s\n", s.Site, reason, s.Conditions[reason])
+			fmt.Fprintf(out, "%s: %s: %s\n", s.Site, plain(reason), plain(s.Conditions[reason]))
 		}
 	}
 }
@@ -202,10 +207,18 @@ func stateOf(s app.SiteStatus) string {
 }
 
 func releaseLabel(r app.ReleaseRef) string {
-	if r.Version != "" {
-		return r.Version
-	}
-	return orDash(r.Release)
+	return orDash(plain(cmp.Or(r.Version, r.Release)))
+}
+
+// plain makes one line of what a site said: whoever runs a site must not write to a person's terminal what
+// moves the cursor, or looks like another site's line.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, s)
 }
 
 func since(unix int64) string {

@@ -116,11 +116,11 @@ func whySiteLines(ctx context.Context, out io.Writer, hub *hubclient.Client, key
 		}
 		fmt.Fprintf(out, "\nSite %s: %s of %s, running %s", s.Site, s.Phase, releaseLabel(s.Desired), releaseLabel(s.Running))
 		if s.Message != "" {
-			fmt.Fprintf(out, ": %s", s.Message)
+			fmt.Fprintf(out, ": %s", plain(s.Message))
 		}
 		fmt.Fprintln(out)
 		for _, reason := range sortedKeys(s.Conditions) {
-			fmt.Fprintf(out, "  %s: %s\n", reason, s.Conditions[reason])
+			fmt.Fprintf(out, "  %s: %s\n", plain(reason), plain(s.Conditions[reason]))
 		}
 		var lines bytes.Buffer
 		query := url.Values{"site": {string(s.Site)}, "tail": {fmt.Sprint(whyLines)}}

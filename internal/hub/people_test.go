@@ -256,7 +256,7 @@ func testPeople(t *testing.T, api *kubetest.Server) {
 }
 
 func clientOf(server *httptest.Server, cert *tls.Certificate) *http.Client {
-	config := server.Client().Transport.(*http.Transport).TLSClientConfig.Clone() //nolint:forcetypeassert // of httptest
+	config := server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
 	if cert != nil {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
 	}

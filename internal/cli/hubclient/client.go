@@ -71,10 +71,16 @@ func New(ctx context.Context, config *rest.Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the hub: %w", err)
 	}
+	address, err := url.Parse(info.Data["url"])
+	if err != nil || address.Scheme != "https" || address.Host == "" || info.Data["ca"] == "" {
+		return nil, fmt.Errorf("ConfigMap %s/%s must hold the hub's https:// address as url and its authority as ca, has url %q: start the hub again to have it written anew: %w",
+			systemNamespace, infoConfigMap, info.Data["url"], ErrNoHub)
+	}
 	hub := rest.CopyConfig(config)
-	hub.Host, hub.APIPath = info.Data["url"], ""
+	hub.Host, hub.APIPath = strings.TrimSuffix(address.String(), "/"), ""
+	// The hub is known by its own authority alone, however carelessly the kubeconfig trusts the API.
 	hub.TLSClientConfig.CAData, hub.TLSClientConfig.CAFile = []byte(info.Data["ca"]), ""
-	hub.TLSClientConfig.ServerName = ""
+	hub.TLSClientConfig.ServerName, hub.TLSClientConfig.Insecure = "", false
 	hub.Timeout = 0
 	client, err := rest.HTTPClientFor(hub)
 	if err != nil {
