@@ -27,7 +27,7 @@ import (
 
 // kstatus computes what generic tools show of an object, by the rules of kstatus' documentation
 // (sigs.k8s.io/cli-utils, pkg/kstatus, README: "The standard conditions" and "Ready condition"). The library
-// itself is built for an older minor of Kubernetes than this module.
+// itself could not be had when this was written.
 func kstatus(u *unstructured.Unstructured) string {
 	if u.GetDeletionTimestamp() != nil {
 		return "Terminating"
