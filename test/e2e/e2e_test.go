@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -156,23 +157,7 @@ func fourthSite(t *testing.T, f *fleettest.Fleet) {
 		t.Fatalf("a token must be one line: %q", token)
 	}
 	dir := fleettest.NewDir(t)
-	cmd := exec.Command(programs.Site, "run", "--join", token, "--data-dir", dir, "--gateway-addr", "127.0.0.1:8084")
-	logs, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for lines := bufio.NewScanner(logs); lines.Scan(); {
-			t.Log(lines.Text())
-		}
-	}()
-	// In order, so that its apps end with it.
-	defer func() { _ = cmd.Process.Signal(syscall.SIGTERM); <-ended; _ = cmd.Wait() }()
+	stop := runSite(t, dir, token)
 	fleettest.Eventually(t, time.Minute, "welcome at shop-4", func() string {
 		s, err := fleettest.StatusIn(dir)
 		if err != nil {
@@ -206,7 +191,44 @@ func fourthSite(t *testing.T, f *fleettest.Fleet) {
 	if code, _, err := fleettest.Get(s.Gateway + "/"); err != nil || code != 200 {
 		t.Errorf("a revoked site must go on serving: %d %v", code, err)
 	}
+	stop()
+	stop = runSite(t, dir, strings.TrimSpace(f.Skerry(t, "site", "token", "shop-4")))
+	fleettest.Eventually(t, time.Minute, "shop-4 is back as a new member", func() string {
+		now, err := fleettest.StatusIn(dir)
+		if err != nil || now.Member == s.Member || now.Link != fleet.LinkConnected {
+			return fmt.Sprint(now.Member, now.Link, err)
+		}
+		return ""
+	})
+	stop()
 	f.Skerry(t, "delete", "site", "shop-4")
+}
+
+// runSite runs the small agent as site shop-4 until stop is called, in order, so that its apps end with it.
+func runSite(t *testing.T, dir, token string) (stop func()) {
+	t.Helper()
+	cmd := exec.Command(programs.Site, "run", "--join", token, "--data-dir", dir, "--gateway-addr", "127.0.0.1:8084")
+	logs, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for lines := bufio.NewScanner(logs); lines.Scan(); {
+			t.Log(lines.Text())
+		}
+	}()
+	stop = sync.OnceFunc(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		<-ended
+		_ = cmd.Wait()
+	})
+	t.Cleanup(stop)
+	return stop
 }
 
 func adopt(t *testing.T, f *fleettest.Fleet) {
