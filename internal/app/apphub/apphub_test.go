@@ -328,6 +328,7 @@ func TestApp(t *testing.T) {
 			return ""
 		})
 	})
+	t.Run("a lost section is made anew as a whole", func(t *testing.T) { lostSection(t, w, sites) })
 	t.Run("a site that leaves is waited for, not failed", func(t *testing.T) {
 		sites[2].alive(true)
 		w.expect(a, v1alpha1.ReasonReady, v1alpha1.SiteCounts{Placed: 3, Updated: 3, Healthy: 2, Waiting: 1})
@@ -401,6 +402,50 @@ func quietRestart(t *testing.T, w *world, a *v1alpha1.App, sites []*siteMember) 
 	after := *meta.FindStatusCondition(a.Status.Conditions, v1alpha1.ConditionReady)
 	if diff := cmp.Diff(before, after); diff != "" {
 		t.Errorf("the condition changed because the hub was restarted (-before +after):\n%s", diff)
+	}
+}
+
+// lostSection loses what is stored for a site while no hub runs. The next one must not tell the site of one
+// app before the other: the site would remove what it is not told of.
+func lostSection(t *testing.T, w *world, sites []*siteMember) {
+	w.shelf.put("default/other", "1.0.0")
+	other := w.app("other", "other:1.0.0", map[string]string{"kind": "shop"})
+	w.eventually("the second app at shop-1", func() string { return unless(len(sites[0].told()) == 2, "not told") })
+	w.stop()
+	bus := w.broker.Client()
+	w.must(bus.Purge(w.ctx, wire.DesiredPattern(sites[0].name)))
+	ctx, cancel := context.WithCancel(w.ctx)
+	var mu sync.Mutex
+	var counts []int
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		_ = bus.Watch(ctx, wire.DesiredSubject(sites[0].name, app.SectionName), func(m wire.Message) {
+			if section, err := app.DecodeSection(m.Data); err == nil {
+				mu.Lock()
+				counts = append(counts, len(section.Apps))
+				mu.Unlock()
+			}
+		})
+	}()
+	w.start()
+	for _, s := range sites {
+		s.alive(false)
+	}
+	w.eventually("both apps at shop-1", func() string { return unless(len(sites[0].told()) == 2, "not told") })
+	cancel()
+	<-watched
+	mu.Lock()
+	defer mu.Unlock()
+	for _, n := range counts {
+		if n != 2 {
+			t.Errorf("on the way the site was told of %d apps: %v", n, counts)
+		}
+	}
+	w.must(w.client.Delete(w.ctx, other))
+	w.eventually("one app at shop-1", func() string { return unless(len(sites[0].told()) == 1, "still told of both") })
+	for _, s := range sites {
+		s.runs(fleet.PhaseRunning)
 	}
 }
 

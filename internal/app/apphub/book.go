@@ -23,6 +23,10 @@ type book struct {
 	sites map[fleet.SiteName]*page
 	// where lists the sites that were told of an app.
 	where map[fleet.AppKey]map[fleet.SiteName]bool
+	// lost are the sites whose section was not found at the start, although machines of theirs run; pending
+	// the apps that were not looked at since. See settled.
+	lost    map[fleet.SiteName]bool
+	pending map[fleet.AppKey]bool
 }
 
 // page is one site's section. Its mutex is held while the section is written, so that two apps that
@@ -34,18 +38,75 @@ type page struct {
 }
 
 func newBook(d *hub.Desired) *book {
-	return &book{desired: d, sites: map[fleet.SiteName]*page{}, where: map[fleet.AppKey]map[fleet.SiteName]bool{}}
+	return &book{
+		desired: d, sites: map[fleet.SiteName]*page{}, where: map[fleet.AppKey]map[fleet.SiteName]bool{},
+		lost: map[fleet.SiteName]bool{}, pending: map[fleet.AppKey]bool{},
+	}
 }
 
-// load reads what a site was told by an earlier life of the hub.
-func (b *book) load(site fleet.SiteName) error {
+// rebuild says that a site's section was lost. Nothing is written for the site until every one of apps was
+// looked at: a section with the first of them alone would make the site remove the others.
+func (b *book) rebuild(site fleet.SiteName, apps []fleet.AppKey) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lost[site] = true
+	for _, key := range apps {
+		b.pending[key] = true
+	}
+}
+
+// settled says that an app was looked at since the start. After the last one the sections that were lost are
+// written whole.
+func (b *book) settled(ctx context.Context, key fleet.AppKey) error {
+	b.mu.Lock()
+	delete(b.pending, key)
+	var ready []fleet.SiteName
+	if len(b.pending) == 0 {
+		ready = slices.Sorted(maps.Keys(b.lost))
+	}
+	b.mu.Unlock()
+	for _, site := range ready {
+		if err := b.writeLost(ctx, site); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *book) writeLost(ctx context.Context, site fleet.SiteName) error {
+	p := b.page(site)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.facts.Name != "" {
+		body, err := app.Section{Facts: p.facts, Apps: slices.Collect(maps.Values(p.apps))}.Encode()
+		if err != nil {
+			return fmt.Errorf("site %s: %w", site, err)
+		}
+		if err := b.desired.Set(ctx, site, app.SectionName, body); err != nil {
+			return err
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.lost, site)
+	return nil
+}
+
+func (b *book) isLost(site fleet.SiteName) bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.lost[site]
+}
+
+// load reads what a site was told by an earlier life of the hub, and reports whether anything is known.
+func (b *book) load(site fleet.SiteName) (known bool, err error) {
 	body := b.desired.Section(site, app.SectionName)
 	if body == nil {
-		return nil
+		return false, nil
 	}
 	section, err := app.DecodeSection(body)
 	if err != nil {
-		return fmt.Errorf("site %s: %w", site, err)
+		return false, fmt.Errorf("site %s: %w", site, err)
 	}
 	p := b.page(site)
 	p.facts = section.Facts
@@ -53,7 +114,7 @@ func (b *book) load(site fleet.SiteName) error {
 		p.apps[placement.App] = placement
 		b.note(site, placement.App, true)
 	}
-	return nil
+	return true, nil
 }
 
 func (b *book) page(site fleet.SiteName) *page {
@@ -119,8 +180,10 @@ func (b *book) tell(ctx context.Context, facts fleet.Facts, key fleet.AppKey, pl
 	if err != nil {
 		return fmt.Errorf("site %s: %w", facts.Name, err)
 	}
-	if err := b.desired.Set(ctx, facts.Name, app.SectionName, body); err != nil {
-		return err
+	if !b.isLost(facts.Name) {
+		if err := b.desired.Set(ctx, facts.Name, app.SectionName, body); err != nil {
+			return err
+		}
 	}
 	p.facts = facts
 	if placement == nil {

@@ -60,10 +60,8 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 		return fmt.Errorf("list sites: %w", err)
 	}
 	f.book = newBook(h.Desired)
-	for i := range sites.Items {
-		if err := f.book.load(fleet.SiteName(sites.Items[i].Name)); err != nil {
-			h.Log.Error("a stored section is damaged and will be written anew", "site", sites.Items[i].Name, "error", err)
-		}
+	if err := f.loadBook(ctx, sites.Items); err != nil {
+		return err
 	}
 	changes := hub.NewNotifier()
 	for _, key := range f.book.apps() {
@@ -92,6 +90,30 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 		Complete(r)
 	if err != nil {
 		return fmt.Errorf("set up app controller: %w", err)
+	}
+	return nil
+}
+
+// loadBook reads what every site was told. A section that is gone or damaged, of a site that has machines, is
+// made anew as a whole.
+func (f *Feature) loadBook(ctx context.Context, sites []v1alpha1.Site) error {
+	var apps v1alpha1.AppList
+	if err := f.host.Manager.GetAPIReader().List(ctx, &apps); err != nil {
+		return fmt.Errorf("list apps: %w", err)
+	}
+	var keys []fleet.AppKey
+	for i := range apps.Items {
+		keys = append(keys, fleet.AppKey{Namespace: apps.Items[i].Namespace, Name: apps.Items[i].Name})
+	}
+	for i := range sites {
+		name := fleet.SiteName(sites[i].Name)
+		known, err := f.book.load(name)
+		if err != nil {
+			f.host.Log.Error("a stored section is damaged and is made anew", "site", name, "error", err)
+		}
+		if !known && len(keys) > 0 && len(sites[i].Status.Members) > 0 {
+			f.book.rebuild(name, keys)
+		}
 	}
 	return nil
 }

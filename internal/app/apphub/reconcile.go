@@ -69,7 +69,7 @@ func (r *reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	var a v1alpha1.App
 	err := r.host.Client.Get(ctx, req.NamespacedName, &a)
 	if apierrors.IsNotFound(err) || err == nil && !a.DeletionTimestamp.IsZero() {
-		return ctrl.Result{}, r.withdraw(ctx, key)
+		return ctrl.Result{}, errors.Join(r.withdraw(ctx, key), r.book.settled(ctx, key))
 	}
 	if err != nil {
 		return ctrl.Result{}, fmt.Errorf("read app %s: %w", key, err)
@@ -78,6 +78,9 @@ func (r *reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	var stop *problem
 	err = r.run(ctx, p)
 	if err != nil && !errors.As(err, &stop) {
+		return ctrl.Result{}, err
+	}
+	if err := r.book.settled(ctx, key); err != nil {
 		return ctrl.Result{}, err
 	}
 	again, err := r.writeStatus(ctx, p, stop)
