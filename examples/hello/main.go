@@ -1,4 +1,4 @@
-// The command answers HTTP requests with a page that says which site it runs at, which version it is,
+// Command hello answers HTTP requests with a page that says which site it runs at, which version it is,
 // since when it runs, and whether the site reaches its hub. It needs nothing but the standard library.
 package main
 

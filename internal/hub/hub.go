@@ -107,7 +107,13 @@ func Run(ctx context.Context, o Options, ready func()) error {
 		ErrorLog:          slog.NewLogLogger(o.Log.With("component", "port").Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
-	if err := host.Manager.Add(runnable(func(ctx context.Context) error { return serve(ctx, server, o.Listener, ready) })); err != nil {
+	port := func(ctx context.Context) error {
+		return serve(ctx, server, o.Listener, func() {
+			host.People.AwaitKnown(ctx)
+			ready()
+		})
+	}
+	if err := host.Manager.Add(runnable(port)); err != nil {
 		return fmt.Errorf("add the hub's port: %w", err)
 	}
 	if err := host.Manager.Start(ctx); err != nil && ctx.Err() == nil {
@@ -140,9 +146,6 @@ func newHost(ctx context.Context, o Options) (*Host, error) {
 	}
 	people, err := NewPeople(o.Config, o.Log.With("component", "people"))
 	if err != nil {
-		return nil, err
-	}
-	if err := people.Learn(ctx); err != nil {
 		return nil, err
 	}
 	fleet := NewFleet(o.Bus, o.Store, o.Log.With("component", "fleet"), o.Now)

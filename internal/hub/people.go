@@ -85,19 +85,19 @@ func NewPeople(config *rest.Config, log *slog.Logger) (*People, error) {
 // NeedLeaderElection makes People work on every hub.
 func (p *People) NeedLeaderElection() bool { return false }
 
-// Learn reads the cluster's client authority. Until it succeeded client certificates are refused.
-func (p *People) Learn(ctx context.Context) error {
-	// An API server publishes it moments after it is ready.
-	var last error
-	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, installTimeout, true, func(ctx context.Context) (bool, error) {
-		last = p.ca.RunOnce(ctx)
-		return last == nil, nil
+// knownTimeout is how long a hub that starts waits for the cluster's client authority.
+const knownTimeout = 30 * time.Second
+
+// AwaitKnown returns when client certificates can be judged, which needs Start to run: an API server publishes
+// its authority moments after it is ready. Where it never does, certificates are refused and tokens serve.
+func (p *People) AwaitKnown(ctx context.Context) {
+	err := wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, knownTimeout, true, func(context.Context) (bool, error) {
+		_, known := p.ca.VerifyOptions()
+		return known, nil
 	})
-	if err != nil {
-		err = errors.Join(last, err)
-		return fmt.Errorf("read the cluster's client authority (ConfigMap kube-system/extension-apiserver-authentication): %w", err)
+	if err != nil && ctx.Err() == nil {
+		p.log.Warn("the cluster publishes no client authority (ConfigMap kube-system/extension-apiserver-authentication): people need tokens")
 	}
-	return nil
 }
 
 // Start follows the cluster's client authority until ctx ends.
