@@ -24,7 +24,8 @@ quick: ## Unit tests without the race detector
 
 test: ## All tests
 	cd api && GOWORK=off $(GO) vet ./... && GOWORK=off $(GO) test ./...
-	$(GO) test $(NORACE)
+	# These run programs that the cache of test results does not know of.
+	$(GO) test -count=1 $(NORACE)
 	$(GO) test -race $(RACE)
 
 lint: ## gofmt, vet, staticcheck
