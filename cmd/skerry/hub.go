@@ -13,9 +13,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/skerry-dev/skerry/cmd/internal/dirs"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollhub"
@@ -72,6 +75,7 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 		return err
 	}
 	defer release()
+	quietLibraries(o.log)
 	metrics := telemetry.NewRegistry()
 	ports := dirs.OpenPorts(o.dataDir)
 	listener, err := ports.Listen("hub", o.addr, o.exact)
@@ -149,6 +153,14 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 	}
 	cancel(nil)
 	return err
+}
+
+// quietLibraries gives Kubernetes' libraries a logger. Theirs is one for the whole process, so it is set
+// here, once, before anything of theirs runs.
+func quietLibraries(log *slog.Logger) {
+	quiet := telemetry.Quiet(log.With("component", "kubernetes").Handler())
+	klog.SetSlogLogger(slog.New(quiet))
+	ctrl.SetLogger(logr.FromSlogHandler(quiet))
 }
 
 func serveAdmin(ctx context.Context, wg *sync.WaitGroup, o hubOptions, metrics *prometheus.Registry, api *apiParts) error {

@@ -15,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
-	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/config"
@@ -77,9 +76,6 @@ func Run(ctx context.Context, o Options, ready func()) error {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	quiet := telemetry.Quiet(o.Log.With("component", "kubernetes").Handler())
-	klog.SetSlogLogger(slog.New(quiet))
-	ctrl.SetLogger(logr.FromSlogHandler(quiet))
 	if err := InstallTypes(ctx, o.Config); err != nil {
 		return err
 	}

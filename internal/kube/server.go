@@ -18,9 +18,6 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
-	"k8s.io/klog/v2"
-
-	"github.com/skerry-dev/skerry/internal/telemetry"
 )
 
 // Options say how to run the API server.
@@ -32,7 +29,8 @@ type Options struct {
 	// Names and IPs by which others than this machine reach the API, for its certificate.
 	Names []string
 	IPs   []net.IP
-	// Log takes what Kubernetes and etcd say. Their own Info is Debug here.
+	// Log takes what etcd says; its Info is Debug here. Kubernetes logs through klog, whose logger is one for
+	// the process and set by main, once.
 	Log *slog.Logger
 	// Now is the clock of certificates; nil means time.Now.
 	Now func() time.Time
@@ -63,7 +61,6 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make directory of the API server: %w", err)
 	}
-	klog.SetSlogLogger(slog.New(telemetry.Quiet(o.Log.With("component", "kubernetes").Handler())))
 	rest.SetDefaultWarningHandler(rest.NoWarnings{})
 	certs := pki{dir: filepath.Join(o.Dir, "pki"), now: o.Now}
 	cluster, err := certs.authority("ca")

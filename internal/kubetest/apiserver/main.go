@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"k8s.io/klog/v2"
+
 	"github.com/skerry-dev/skerry/internal/kube"
 )
 
@@ -27,6 +29,7 @@ func run(dir string) error {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	klog.SetSlogLogger(log)
 	ctx := context.Background()
 	server, err := kube.Start(ctx, kube.Options{Dir: dir, Listener: l, Log: log})
 	if err != nil {
