@@ -432,3 +432,34 @@ func TestOwnersSetAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestBeginAgain holds a hub whose bus was restored from a backup to a new epoch, once a site says that it
+// has seen more than is stored.
+func TestBeginAgain(t *testing.T) {
+	for name, row := range map[string]struct {
+		reason string
+		epoch  func(stored string) string
+		ahead  uint64
+		begins bool
+	}{
+		"later":   {"the site would ignore the hub until the numbers had caught up", func(s string) string { return s }, 1, true},
+		"same":    {"the site has what is stored", func(s string) string { return s }, 0, false},
+		"foreign": {"numbers of another epoch cannot be compared", func(string) string { return "another" }, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t, membus.New())
+			d.set("shop-1", "apps", "body")
+			stored := d.manifest("shop-1")
+			if err := d.desired.BeginAgain(t.Context(), "shop-1", row.epoch(stored.HubEpoch), stored.Generation+row.ahead); err != nil {
+				t.Fatal(err)
+			}
+			now := d.manifest("shop-1")
+			if begun := now.HubEpoch != stored.HubEpoch; begun != row.begins {
+				t.Errorf("a new epoch began: %v, want %v: %s", begun, row.begins, row.reason)
+			}
+			if now.Sections["apps"] != stored.Sections["apps"] {
+				t.Errorf("the site is told %v, before %v", now.Sections, stored.Sections)
+			}
+		})
+	}
+}
