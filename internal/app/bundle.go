@@ -64,6 +64,23 @@ type ProcessConfig struct {
 	ExclusiveData bool `json:"exclusiveData,omitempty"`
 }
 
+// Environment is what the bundle declares for its runtime; an app may override it. It is nil when the
+// bundle declares none, and must not be changed.
+func (c BundleConfig) Environment() map[string]string {
+	if c.Process != nil {
+		return c.Process.Env
+	}
+	return nil
+}
+
+// DataDirs names the directories that outlive releases.
+func (c BundleConfig) DataDirs() []string {
+	if c.Process != nil {
+		return c.Process.Data
+	}
+	return nil
+}
+
 // Probe is an HTTP GET on the app's own port; a status of 200 to 399 is a success.
 type Probe struct {
 	Path string `json:"path"`

@@ -15,9 +15,7 @@ import (
 // the site. Facts are those of the time of the start: a changed label does not restart an app.
 func (r release) environ(facts fleet.Facts, hubFile string) map[string]string {
 	env := map[string]string{}
-	if r.Config.Process != nil {
-		maps.Copy(env, r.Config.Process.Env)
-	}
+	maps.Copy(env, r.Config.Environment())
 	maps.Copy(env, r.Placement.Env)
 	// Of two labels that become one variable the lower key wins.
 	for _, key := range slices.Backward(slices.Sorted(maps.Keys(facts.Labels))) {

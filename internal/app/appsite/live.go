@@ -151,11 +151,8 @@ func (w *worker) retire(l *live) {
 
 // dataDirs makes the directories that outlive releases.
 func (w *worker) dataDirs(rel release) (map[string]string, error) {
-	if rel.Config.Process == nil {
-		return nil, nil
-	}
 	dirs := map[string]string{}
-	for _, name := range rel.Config.Process.Data {
+	for _, name := range rel.Config.DataDirs() {
 		dir := filepath.Join(w.m.dataDir(w.key), name)
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make data directory: %w", err)

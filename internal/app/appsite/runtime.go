@@ -48,6 +48,11 @@ type Spec struct {
 	Config   app.BundleConfig
 	// Env is the whole declared environment, without PORT and what the runtime itself adds.
 	Env map[string]string
+	// ConfigDir holds the files of the app's configuration and SecretDir those of its secrets, the latter
+	// in memory only. Both are the caller's, which may replace single files in them while the instance
+	// runs; the runtime lets the instance read them. Empty when the app has none.
+	ConfigDir string
+	SecretDir string
 	// AllowRoot permits running as the agent's own user when that is root.
 	AllowRoot bool
 	// Stdout and Stderr take what the program prints. Writes never fail and never block for long.
