@@ -21,6 +21,7 @@ const (
 	ReasonBundleInvalid   = "BundleInvalid"
 	ReasonNotGranted      = "NotGranted"
 	ReasonSitesFailing    = "SitesFailing"
+	ReasonSitesAway       = "SitesAway"
 	ReasonSectionTooLarge = "SectionTooLarge"
 	ReasonConnected       = "Connected"
 	ReasonAway            = "Away"

@@ -2,17 +2,10 @@ package apitest
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
-	"io"
-	"log/slog"
-	"net"
-	"net/http"
-	"net/http/httptest"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -21,6 +14,7 @@ import (
 	"github.com/skerry-dev/skerry/internal/app/apphub"
 	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/hub"
+	"github.com/skerry-dev/skerry/internal/hub/hubtest"
 	"github.com/skerry-dev/skerry/internal/wire"
 	"github.com/skerry-dev/skerry/internal/wire/membus"
 )
@@ -69,35 +63,9 @@ func (shelf) Resolve(_ context.Context, repository, reference string) (appapi.Re
 // startHub runs a hub with apps until the test ends.
 func (s *server) startHub(t *testing.T, broker *membus.Broker) {
 	t.Helper()
-	serving := httptest.NewTLSServer(http.NotFoundHandler())
-	serving.Close()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	bus := broker.Client()
-	ctx, cancel := context.WithCancel(context.Background())
-	ready, done := make(chan struct{}), make(chan error, 1)
-	go func() {
-		done <- hub.Run(ctx, hub.Options{
-			Config: s.config, Bus: bus, Store: bus, Listener: l, URL: "https://" + l.Addr().String(), CA: []byte("none"),
-			TLS: &tls.Config{Certificates: serving.TLS.Certificates}, Features: []hub.Feature{apphub.New(shelf{})},
-			Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Metrics: prometheus.NewRegistry(),
-		}, func() { close(ready) })
-	}()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("hub: %v", err)
-		}
-		bus.Close()
-	})
-	select {
-	case <-ready:
-	case err := <-done:
-		done <- nil
-		t.Fatalf("hub: %v", err)
-	}
+	t.Cleanup(bus.Close)
+	hubtest.Start(t, hubtest.Options{API: s.config, Bus: bus, Store: bus, Features: []hub.Feature{apphub.New(shelf{})}})
 }
 
 // wantHealth waits until an object is as generic tools should see it.

@@ -64,6 +64,7 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 		return err
 	}
 	changes := hub.NewNotifier()
+	f.book.freed = func(key fleet.AppKey) { changes.Notify(objectKey(key)) }
 	for _, key := range f.book.apps() {
 		changes.Notify(objectKey(key))
 	}
