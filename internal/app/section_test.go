@@ -23,6 +23,7 @@ func placement(name string) app.Placement {
 		App: fleet.AppKey{Namespace: "default", Name: name}, Release: name + "-1", Version: "1.0.0", Digest: digest,
 		Bundle: app.Bundle{Repository: "default/" + name, Digest: digest, Size: 100},
 		Route:  &app.Route{Host: "shop.example", Path: "/" + name}, Env: map[string]string{"A": "b"}, AllowRoot: true, RemoveData: true,
+		Config: &app.Config{Values: json.RawMessage(`{"port":1}`), Files: map[string]string{"app.conf": "port 1"}},
 	}
 }
 
@@ -45,6 +46,8 @@ func frozen() map[string]any {
 			Readiness: &app.Probe{Path: "/ready", PeriodSeconds: 1, TimeoutSeconds: 2, FailureThreshold: 3, InitialDelaySeconds: 4},
 			Liveness:  &app.Probe{Path: "/live", PeriodSeconds: 1, TimeoutSeconds: 2, FailureThreshold: 3, InitialDelaySeconds: 4},
 			Limits:    app.Limits{MemoryBytes: 1, CPUMillis: 2, PIDs: 3}, StopGraceSeconds: 20, Data: []string{"db"}, ExclusiveData: true,
+		}, Defaults: &app.Defaults{
+			Values: json.RawMessage(`{"port":1}`), Schema: json.RawMessage(`{"type":"object"}`), Files: map[string]string{"app.conf": "port ${values.port}"},
 		}},
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
@@ -41,13 +43,17 @@ type Bundles interface {
 
 // Feature is the hub half of apps.
 type Feature struct {
-	bundles Bundles
-	host    *hub.Host
-	book    *book
+	bundles    Bundles
+	schemas    *schemas
+	configMaps *configMaps
+	host       *hub.Host
+	book       *book
 }
 
 // New returns the feature; bundles is the hub's registry.
-func New(bundles Bundles) *Feature { return &Feature{bundles: bundles} }
+func New(bundles Bundles) *Feature {
+	return &Feature{bundles: bundles, schemas: &schemas{kept: map[fleet.Digest]compiled{}}}
+}
 
 // Name implements hub.Feature.
 func (f *Feature) Name() string { return "apps" }
@@ -80,11 +86,19 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 	byRepository := hub.NewNotifier()
 	f.bundles.OnPush(func(repository string) { byRepository.Notify(repositoryKey(repository)) })
 	f.registerViews(h)
-	r := &reconciler{host: h, bundles: f.bundles, book: f.book, written: map[fleet.AppKey]writeMark{}}
+	if err := h.Manager.GetFieldIndexer().IndexField(ctx, &v1alpha1.App{}, indexConfigMap, configMapNames); err != nil {
+		return fmt.Errorf("index apps by ConfigMap: %w", err)
+	}
+	f.configMaps = &configMaps{metadata: h.Client, live: h.Manager.GetAPIReader(), kept: map[types.NamespacedName]keptConfigMap{}}
+	r := &reconciler{
+		host: h, bundles: f.bundles, book: f.book, schemas: f.schemas, configMaps: f.configMaps,
+		written: map[fleet.AppKey]writeMark{}, rendered: map[fleet.AppKey]*rendered{},
+	}
 	err := ctrl.NewControllerManagedBy(h.Manager).Named("app").
 		For(&v1alpha1.App{}).
 		Watches(&v1alpha1.Site{}, handler.EnqueueRequestsFromMapFunc(r.allApps)).
 		Watches(&v1alpha1.SiteGrant{}, handler.EnqueueRequestsFromMapFunc(r.allApps)).
+		WatchesMetadata(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(r.appsOfConfigMap)).
 		WatchesRawSource(changes.Source()).
 		WatchesRawSource(byRepository.MappedSource(r.appsOfRepository)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 2}).

@@ -24,7 +24,9 @@ type live struct {
 	rel      release
 	instance Instance
 	scratch  string
-	out      [2]*lineWriter
+	// config is the directory of the app's configuration, empty when it has none.
+	config string
+	out    [2]*lineWriter
 	// status is the last one seen, under the worker's lock; changed has a value after it changed.
 	status  Status
 	changed chan struct{}
@@ -63,19 +65,32 @@ func (w *worker) launch(ctx context.Context, rel release, dir string) (*live, er
 		return nil, fmt.Errorf("make scratch: %w", err)
 	}
 	data, err := w.dataDirs(rel)
+	if err == nil && rel.Placement.Config != nil {
+		l.config = filepath.Join(w.m.configDir(), id)
+		err = writeConfig(l.config, rel.Placement.Config)
+	}
 	if err == nil {
 		l.instance, err = runtime.Start(ctx, Spec{
-			App: w.key, Release: rel.Placement.Release, ID: id, Dir: dir, Scratch: l.scratch, DataDirs: data,
+			App: w.key, Release: rel.Placement.Release, ID: id, Dir: dir, Scratch: l.scratch, DataDirs: data, ConfigDir: l.config,
 			Config: rel.Config, Env: rel.environ(w.m.siteFacts(), w.m.link.path()), AllowRoot: rel.Placement.AllowRoot,
 			Stdout: l.out[0], Stderr: l.out[1],
 		})
 	}
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(l.scratch))
+		return nil, errors.Join(err, l.remove())
 	}
 	l.status = l.instance.Status()
 	go w.follow(l)
 	return l, nil
+}
+
+// remove removes what was the instance's own.
+func (l *live) remove() error {
+	err := os.RemoveAll(l.scratch)
+	if l.config != "" {
+		err = errors.Join(err, os.RemoveAll(l.config))
+	}
+	return err
 }
 
 // follow takes up each change of the instance's status.
@@ -132,7 +147,7 @@ func (w *worker) retire(l *live) {
 		out.flush()
 	}
 	if err == nil {
-		err = os.RemoveAll(l.scratch)
+		err = l.remove()
 	}
 	if err != nil {
 		w.m.log.Error("instance did not end in order", "app", w.key.String(), "error", err)

@@ -1,0 +1,140 @@
+package app
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+)
+
+// ErrConfig is wrapped by every error about configuration that cannot be used.
+var ErrConfig = errors.New("invalid configuration")
+
+// ValuesFile is the file of the configuration that holds all values.
+const ValuesFile = "values.json"
+
+// Bounds of an app's configuration.
+const (
+	// MaxSiteConfigBytes bounds what one app gets at one site: values, files and variables together. A
+	// site's whole section travels in one message of wire.MaxMessage.
+	MaxSiteConfigBytes = 64 << 10
+	// MaxReleaseConfigBytes bounds what a release freezes, for all sites together.
+	MaxReleaseConfigBytes = 512 << 10
+	// MaxConfigFiles bounds the files that bundle and app declare together, MaxConfigPath the bytes of a path.
+	MaxConfigFiles = 64
+	MaxConfigPath  = 255
+	// MaxValuesDepth is how deep maps and lists may lie in each other.
+	MaxValuesDepth = 32
+)
+
+// Violation is a value that a bundle's schema does not allow.
+type Violation struct {
+	// Path leads to the value: names of maps and indices of lists. Empty stands for all values.
+	Path []string
+	// Message says what is wrong with it.
+	Message string
+	// Missing is the name that the map at Path should have, when that is what is wrong.
+	Missing string
+}
+
+// Error implements error.
+func (v *Violation) Error() string {
+	if len(v.Path) == 0 {
+		return v.Message
+	}
+	return strings.Join(v.Path, ".") + ": " + v.Message
+}
+
+// Unwrap returns ErrConfig.
+func (v *Violation) Unwrap() error { return ErrConfig }
+
+// Config is an app's configuration as one site gets it: values merged, references filled in.
+type Config struct {
+	// Values is a JSON object, which becomes ValuesFile.
+	Values json.RawMessage `json:"values"`
+	// Files are the contents of further files, by path.
+	Files map[string]string `json:"files,omitempty"`
+}
+
+// Contents returns every file of the configuration by its path; those of nil are none.
+func (c *Config) Contents() map[string]string {
+	if c == nil {
+		return nil
+	}
+	out := map[string]string{ValuesFile: string(c.Values) + "\n"}
+	maps.Copy(out, c.Files)
+	return out
+}
+
+// validate accepts nil, which stands for no configuration.
+func (c *Config) validate() error {
+	if c == nil {
+		return nil
+	}
+	var values map[string]json.RawMessage
+	if err := json.Unmarshal(c.Values, &values); err != nil || values == nil {
+		return fmt.Errorf("values: want an object in JSON: %w", errors.Join(err, ErrConfig))
+	}
+	return CheckConfigPaths(slices.Collect(maps.Keys(c.Files)))
+}
+
+// CheckConfigPaths reports the first path of a declared file, in order, that cannot be used beside the others.
+func CheckConfigPaths(paths []string) error {
+	if len(paths) > MaxConfigFiles {
+		return fmt.Errorf("%d files, at most %d are allowed: %w", len(paths), MaxConfigFiles, ErrConfig)
+	}
+	paths = slices.Sorted(slices.Values(paths))
+	for i, p := range paths {
+		if !LocalPath(p) || len(p) > MaxConfigPath || !printable(p) {
+			return fmt.Errorf("file %q: want a clean path of printable characters below the configuration, at most %d bytes: %w", p, MaxConfigPath, ErrConfig)
+		}
+		if p == ValuesFile || strings.HasPrefix(p, ValuesFile+"/") {
+			return fmt.Errorf("file %q: %s is the file of all values, which the agent writes: %w", p, ValuesFile, ErrConfig)
+		}
+		if i > 0 && paths[i-1] == p {
+			return fmt.Errorf("file %q is declared twice: %w", p, ErrConfig)
+		}
+		for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
+			if _, found := slices.BinarySearch(paths, dir); found {
+				return fmt.Errorf("file %q: %q is a file too and cannot be its directory: %w", p, dir, ErrConfig)
+			}
+		}
+	}
+	return nil
+}
+
+func printable(s string) bool {
+	return !strings.ContainsFunc(s, func(c rune) bool { return c < ' ' || c == 0x7f || c == '�' })
+}
+
+// CheckValuesDepth reports whether values lie too deep in each other.
+func CheckValuesDepth(values map[string]any) error {
+	if depth(values, MaxValuesDepth+1) > MaxValuesDepth {
+		return fmt.Errorf("values lie more than %d deep in each other: %w", MaxValuesDepth, ErrConfig)
+	}
+	return nil
+}
+
+// depth looks no deeper than limit.
+func depth(value any, limit int) int {
+	if limit == 0 {
+		return 0
+	}
+	deepest := 0
+	switch value := value.(type) {
+	case map[string]any:
+		for _, v := range value {
+			deepest = max(deepest, depth(v, limit-1))
+		}
+	case []any:
+		for _, v := range value {
+			deepest = max(deepest, depth(v, limit-1))
+		}
+	default:
+		return 0
+	}
+	return deepest + 1
+}
