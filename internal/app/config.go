@@ -13,6 +13,21 @@ import (
 // ErrConfig is wrapped by every error about configuration that cannot be used.
 var ErrConfig = errors.New("invalid configuration")
 
+// classified is an error that is of some kinds without saying so: people read these in a condition beside the
+// field, where the kinds' words would only be noise.
+type classified struct {
+	error
+	kinds []error
+}
+
+// Unwrap makes errors.Is find the kinds.
+func (c *classified) Unwrap() []error { return append([]error{c.error}, c.kinds...) }
+
+// configError is an error of kind ErrConfig and of further kinds.
+func configError(err error, kinds ...error) error {
+	return &classified{err, append(kinds, ErrConfig)}
+}
+
 // ValuesFile is the file of the configuration that holds all values.
 const ValuesFile = "values.json"
 
@@ -76,7 +91,7 @@ func (c *Config) validate() error {
 	}
 	var values map[string]json.RawMessage
 	if err := json.Unmarshal(c.Values, &values); err != nil || values == nil {
-		return fmt.Errorf("values: want an object in JSON: %w", errors.Join(err, ErrConfig))
+		return configError(errors.New("values: want an object in JSON"))
 	}
 	return CheckConfigPaths(slices.Collect(maps.Keys(c.Files)))
 }
@@ -84,22 +99,22 @@ func (c *Config) validate() error {
 // CheckConfigPaths reports the first path of a declared file, in order, that cannot be used beside the others.
 func CheckConfigPaths(paths []string) error {
 	if len(paths) > MaxConfigFiles {
-		return fmt.Errorf("%d files, at most %d are allowed: %w", len(paths), MaxConfigFiles, ErrConfig)
+		return configError(fmt.Errorf("%d files, at most %d are allowed", len(paths), MaxConfigFiles))
 	}
 	paths = slices.Sorted(slices.Values(paths))
 	for i, p := range paths {
 		if !LocalPath(p) || len(p) > MaxConfigPath || !printable(p) {
-			return fmt.Errorf("file %q: want a clean path of printable characters below the configuration, at most %d bytes: %w", p, MaxConfigPath, ErrConfig)
+			return configError(fmt.Errorf("file %q: want a clean path of printable characters below the configuration, at most %d bytes", p, MaxConfigPath))
 		}
 		if p == ValuesFile || strings.HasPrefix(p, ValuesFile+"/") {
-			return fmt.Errorf("file %q: %s is the file of all values, which the agent writes: %w", p, ValuesFile, ErrConfig)
+			return configError(fmt.Errorf("file %q: %s is the file of all values, which the agent writes", p, ValuesFile))
 		}
 		if i > 0 && paths[i-1] == p {
-			return fmt.Errorf("file %q is declared twice: %w", p, ErrConfig)
+			return configError(fmt.Errorf("file %q is declared twice", p))
 		}
 		for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
 			if _, found := slices.BinarySearch(paths, dir); found {
-				return fmt.Errorf("file %q: %q is a file too and cannot be its directory: %w", p, dir, ErrConfig)
+				return configError(fmt.Errorf("file %q: %q is a file too and cannot be its directory", p, dir))
 			}
 		}
 	}
@@ -113,7 +128,7 @@ func printable(s string) bool {
 // CheckValuesDepth reports whether values lie too deep in each other.
 func CheckValuesDepth(values map[string]any) error {
 	if depth(values, MaxValuesDepth+1) > MaxValuesDepth {
-		return fmt.Errorf("values lie more than %d deep in each other: %w", MaxValuesDepth, ErrConfig)
+		return configError(fmt.Errorf("values lie more than %d deep in each other", MaxValuesDepth))
 	}
 	return nil
 }

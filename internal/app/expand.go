@@ -45,7 +45,7 @@ func Expand(text string, scope Scope, limit int) (string, error) {
 	var out strings.Builder
 	grow := func(s string) error {
 		if out.Len()+len(s) > limit {
-			return fmt.Errorf("more than %d bytes with its references filled in: %w: %w", limit, ErrConfigTooLarge, ErrConfig)
+			return configError(fmt.Errorf("more than %d bytes with its references filled in", limit), ErrConfigTooLarge)
 		}
 		out.WriteString(s)
 		return nil
@@ -67,11 +67,11 @@ func Expand(text string, scope Scope, limit int) (string, error) {
 		}
 		ref, rest, err := parseReference(text[at+2:])
 		if err != nil {
-			return "", fmt.Errorf("${%s: %w: %w: %w", cut(text[at+2:]), err, ErrReference, ErrConfig)
+			return "", configError(fmt.Errorf("${%s: %w", cut(text[at+2:]), err), ErrReference)
 		}
 		value, err := ref.resolve(scope)
 		if err != nil {
-			return "", fmt.Errorf("${%s}: %w: %w: %w", ref.text, err, ErrReference, ErrConfig)
+			return "", configError(fmt.Errorf("${%s}: %w", ref.text, err), ErrReference)
 		}
 		if err := grow(value); err != nil {
 			return "", fmt.Errorf("${%s}: %w", ref.text, err)
@@ -114,7 +114,7 @@ func CheckReferences(text string) error {
 		}
 		_, rest, err := parseReference(text)
 		if err != nil {
-			return fmt.Errorf("${%s: %w: %w: %w", cut(text), err, ErrReference, ErrConfig)
+			return configError(fmt.Errorf("${%s: %w", cut(text), err), ErrReference)
 		}
 		text = rest
 	}

@@ -38,8 +38,8 @@ func (e *ConfigError) Error() string {
 	return fmt.Sprintf("%s: %v%s", e.Field, e.Err, at)
 }
 
-// Unwrap returns Err.
-func (e *ConfigError) Unwrap() error { return e.Err }
+// Unwrap returns Err and app.ErrConfig.
+func (e *ConfigError) Unwrap() []error { return []error{e.Err, app.ErrConfig} }
 
 // ConfigMaps are the ConfigMaps of the app's namespace that it names: the data of each by its name. One that
 // is not there is not in it.
@@ -124,7 +124,7 @@ func readConfigMap(ref v1alpha1.ConfigMapValues, configMaps ConfigMaps) (source 
 func parseYAML(data []byte) (map[string]any, error) {
 	data, err := yaml.YAMLToJSONStrict(data)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", err, app.ErrConfig)
+		return nil, err
 	}
 	return parseJSON(data)
 }
@@ -136,15 +136,15 @@ func parseJSON(data []byte) (map[string]any, error) {
 		return nil, nil
 	}
 	if len(data) > app.MaxReleaseConfigBytes {
-		return nil, fmt.Errorf("%d bytes, at most %d are allowed: %w", len(data), app.MaxReleaseConfigBytes, app.ErrConfig)
+		return nil, fmt.Errorf("%d bytes, at most %d are allowed", len(data), app.MaxReleaseConfigBytes)
 	}
 	var value any
 	if err := utiljson.Unmarshal(data, &value); err != nil {
-		return nil, fmt.Errorf("%w: %w", err, app.ErrConfig)
+		return nil, err
 	}
 	values, ok := value.(map[string]any)
 	if !ok && value != nil {
-		return nil, fmt.Errorf("want an object: %w", app.ErrConfig)
+		return nil, errors.New("want an object")
 	}
 	return values, app.CheckValuesDepth(values)
 }
@@ -179,13 +179,13 @@ func overrides(list []v1alpha1.ValuesOverride) ([]override, error) {
 		}
 		read := override{byName: o.Sites == nil, layer: Layer{Field: at.Child("values"), Values: values}}
 		if o.Sites == nil && o.Site == "" {
-			return nil, fail(at, fmt.Errorf("set one of sites and site: %w", app.ErrConfig))
+			return nil, fail(at, errors.New("set one of sites and site"))
 		}
 		read.selector = func(facts fleet.Facts) bool { return string(facts.Name) == o.Site }
 		if o.Sites != nil {
 			selector, err := metav1.LabelSelectorAsSelector(o.Sites)
 			if err != nil {
-				return nil, fail(at.Child("sites"), errors.Join(err, app.ErrConfig))
+				return nil, fail(at.Child("sites"), err)
 			}
 			read.selector = func(facts fleet.Facts) bool { return selector.Matches(labelSet(facts)) }
 		}
@@ -226,7 +226,7 @@ func Blame(layers []Layer, v *app.Violation, site fleet.SiteName) *ConfigError {
 		break
 	}
 	e.Field = below(e.Field, layers, v.Path)
-	e.Err = fmt.Errorf("%s: %w", v.Message, app.ErrConfig)
+	e.Err = errors.New(v.Message)
 	return e
 }
 

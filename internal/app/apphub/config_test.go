@@ -196,7 +196,7 @@ func wrongValues(t *testing.T, w *world, a *v1alpha1.App, one, two *siteMember) 
 		{`{"values":{"port":1},"overrides":[{"site":"nobody","values":{"port":"x"}},{"sites":{},"values":{"tls":{"on":"yes"}}}]}`,
 			v1alpha1.ReasonValuesInvalid, "spec.overrides[1].values.tls.on: got string, want boolean", "the override is named, and one for no site does not count"},
 		{`{"values":{"port":1},"overrides":[{"site":"shop-2","values":{"port":"x"}}]}`,
-			v1alpha1.ReasonValuesInvalid, "spec.overrides[0].values.port: got string, want integer: invalid configuration (at site shop-2)", "one wrong site stops the release everywhere"},
+			v1alpha1.ReasonValuesInvalid, "spec.overrides[0].values.port: got string, want integer (at site shop-2)", "one wrong site stops the release everywhere"},
 		{`{"overrides":[{"sites":{"matchExpressions":[{"key":"a","operator":"Like"}]},"values":{}}]}`, v1alpha1.ReasonValuesInvalid, "spec.overrides[0]", "a selector that cannot be read"},
 		{`{"overrides":null,"env":{"A":"${values.nobody}"}}`, v1alpha1.ReasonConfigInvalid, "spec.env[A]: ${values.nobody}: there is no values.nobody", "a reference that leads nowhere"},
 		{`{"env":{"A":"${site.labels.tier"}}`, v1alpha1.ReasonConfigInvalid, "spec.env[A]", "a reference without an end"},
