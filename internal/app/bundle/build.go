@@ -92,6 +92,10 @@ type builder struct {
 
 func (b builder) bundle(ctx context.Context, version string, platforms []Platform) (*Bundle, error) {
 	config := b.source.Config(version)
+	var err error
+	if config.Defaults, err = b.source.defaults(b.dir); err != nil {
+		return nil, err
+	}
 	raw, err := json.Marshal(config)
 	if err != nil {
 		return nil, fmt.Errorf("encode config: %w", err)
