@@ -22,36 +22,55 @@ func TestExistingCluster(t *testing.T) {
 	api := kubetest.Start(t)
 	dir := fleettest.NewDir(t)
 	start(t, programs.Skerry, "hub", "run", "--data-dir", dir, "--kubeconfig", api.Kubeconfig, "--addr", "127.0.0.1:0")
-	skerry := func(args ...string) (string, error) {
-		cmd := exec.Command(programs.Skerry, args...)
-		cmd.Env = append(os.Environ(), "KUBECONFIG="+api.Kubeconfig)
-		out, err := cmd.CombinedOutput()
-		return string(out), err
+	h := lone{kubeconfig: api.Kubeconfig}
+	h.join(t, "box-1")
+	if _, err := os.Stat(filepath.Join(dir, "kubernetes")); !os.IsNotExist(err) {
+		t.Errorf("the hub started an API server of its own: %v", err)
 	}
+}
+
+// lone is a hub without sites of its own, as `skerry hub run` runs it.
+type lone struct{ kubeconfig string }
+
+// skerry runs the command line against the hub.
+func (h lone) skerry(args ...string) (string, error) {
+	cmd := exec.Command(programs.Skerry, args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+h.kubeconfig)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// join lets a machine join as a site and returns its data directory once both sides say that it is connected.
+func (h lone) join(t *testing.T, site string) string {
+	t.Helper()
 	token := ""
 	fleettest.Eventually(t, time.Minute, "the hub gives a token", func() string {
-		out, err := skerry("site", "token", "box-1")
+		out, err := h.skerry("site", "token", site)
 		if err != nil {
 			return out
 		}
 		token = strings.TrimSpace(out)
 		return ""
 	})
-	siteDir := fleettest.NewDir(t)
-	start(t, programs.Site, "run", "--join", token, "--data-dir", siteDir, "--gateway-addr", "127.0.0.1:0")
-	fleettest.Eventually(t, time.Minute, "the site is connected", func() string {
-		s, err := fleettest.StatusIn(siteDir)
-		if err != nil || s.Link != fleet.LinkConnected {
+	dir := fleettest.NewDir(t)
+	start(t, programs.Site, "run", "--join", token, "--data-dir", dir, "--gateway-addr", "127.0.0.1:0")
+	awaitLink(t, dir, fleet.LinkConnected)
+	if out, err := h.skerry("wait", "site/"+site, "--for=condition=Ready", "--timeout=30s"); err != nil {
+		t.Fatal(out)
+	}
+	return dir
+}
+
+// awaitLink waits until the agent of a data directory says how it stands to the hub.
+func awaitLink(t *testing.T, dir string, want fleet.Link) {
+	t.Helper()
+	fleettest.Eventually(t, time.Minute, "the site's link is "+string(want), func() string {
+		s, err := fleettest.StatusIn(dir)
+		if err != nil || s.Link != want {
 			return fmt.Sprint(s.Link, err)
 		}
 		return ""
 	})
-	if out, err := skerry("wait", "site/box-1", "--for=condition=Ready", "--timeout=30s"); err != nil {
-		t.Fatal(out)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "kubernetes")); !os.IsNotExist(err) {
-		t.Errorf("the hub started an API server of its own: %v", err)
-	}
 }
 
 // start runs a program until the test ends, and logs what it says.

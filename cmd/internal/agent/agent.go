@@ -204,7 +204,7 @@ func serveAdmin(ctx context.Context, wg *sync.WaitGroup, o sitecli.RunOptions, m
 		return fmt.Errorf("remember administration address: %w", err)
 	}
 	wg.Go(func() {
-		if err := telemetry.Serve(ctx, l, telemetry.Handler(metrics, nil)); err != nil {
+		if err := telemetry.Serve(ctx, l, telemetry.Handler(map[string]prometheus.Gatherer{"/metrics": metrics}, nil)); err != nil {
 			log.Error("administration port failed", "error", err)
 		}
 	})
