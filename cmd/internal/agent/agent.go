@@ -56,9 +56,12 @@ func Run(ctx context.Context, version string, logTo io.Writer, o sitecli.RunOpti
 		return err
 	}
 	// The store's lock comes first: it makes sure that no other agent has this directory.
-	db, err := store.Open(filepath.Join(o.DataDir, "store.db"))
+	db, losses, err := store.OpenMended(filepath.Join(o.DataDir, "store.db"))
 	if err != nil {
 		return err
+	}
+	if losses.SetAside != "" || len(losses.Records) > 0 {
+		log.Error("this site's store was damaged: what is lost is fetched from the hub again; look at the disk", "records", losses.Records, "damaged file", losses.SetAside)
 	}
 	defer db.Close()
 	serving, names, err := servingNames(o, log)
