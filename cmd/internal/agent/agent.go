@@ -157,7 +157,7 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 	}
 	agent, err := site.New(site.Options{
 		Site: identity.Site(), Member: identity.Member(), Dir: o.DataDir, Store: db, Bus: bus,
-		Fetcher: site.NewHTTPFetcher(hubClient(identity), func() string { return identity.HubURLs()[0] }),
+		Fetcher: site.NewHTTPFetcher(hubClient(identity), identity.HubURLs),
 		Gateway: func(h *site.Host) (site.Gateway, error) { return gateway(h, o, servingTLS) },
 		Modules: features(processes),
 		Version: version, Log: log, Metrics: metrics, Forget: identity.Forget,
