@@ -30,14 +30,13 @@ func TestExternalNATS(t *testing.T) {
 	fleettest.Require(t)
 	n := startNATS(t)
 	dir := fleettest.NewDir(t)
-	start(t, programs.Skerry, "hub", "run", "--data-dir", dir, "--addr", "127.0.0.1:0", "--kube-addr", "127.0.0.1:0",
+	h := fleettest.StartHub(t, programs, dir, "--addr", "127.0.0.1:0", "--kube-addr", "127.0.0.1:0",
 		"--nats-url", n.url, "--nats-ca", n.ca, "--nats-account", n.account, "--nats-signing-key", n.signingKey)
-	h := lone{kubeconfig: filepath.Join(dir, "kubeconfig")}
-	site := h.join(t, "box-1")
+	site := h.Join(t, "box-1")
 	if _, err := os.Stat(filepath.Join(dir, "bus")); !os.IsNotExist(err) {
 		t.Errorf("the hub started a bus of its own: %v", err)
 	}
-	out, err := h.skerry("site", "revoke", "box-1")
+	out, err := h.TrySkerry("site", "revoke", "box-1")
 	if err != nil || !strings.Contains(out, "1 members revoked, cut off within 10m0s") {
 		t.Errorf("such a bus takes no revocations; the command says: %s %v", out, err)
 	}
@@ -51,9 +50,8 @@ func TestNATSPort(t *testing.T) {
 	fleettest.Require(t)
 	dir := fleettest.NewDir(t)
 	port := freePort(t)
-	start(t, programs.Skerry, "hub", "run", "--data-dir", dir, "--addr", "127.0.0.1:0", "--kube-addr", "127.0.0.1:0", "--nats-listen", port)
-	h := lone{kubeconfig: filepath.Join(dir, "kubeconfig")}
-	site := h.join(t, "box-1")
+	h := fleettest.StartHub(t, programs, dir, "--addr", "127.0.0.1:0", "--kube-addr", "127.0.0.1:0", "--nats-listen", port)
+	site := h.Join(t, "box-1")
 	s, err := fleettest.StatusIn(site)
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +59,7 @@ func TestNATSPort(t *testing.T) {
 	if to := peers(t, s.PID); !strings.Contains(to, port) {
 		t.Errorf("the agent speaks to %s, not to NATS' own port %s", to, port)
 	}
-	if out, err := h.skerry("site", "revoke", "box-1"); err != nil || strings.Contains(out, "cut off within") {
+	if out, err := h.TrySkerry("site", "revoke", "box-1"); err != nil || strings.Contains(out, "cut off within") {
 		t.Errorf("revoke: %s %v", out, err)
 	}
 	fleettest.Eventually(t, 20*time.Second, "the site is cut off", func() string {
@@ -137,7 +135,7 @@ func startNATS(t *testing.T) externalNATS {
 		address, filepath.Join(dir, "js"), n.ca, filepath.Join(dir, "key.pem"), accounts)
 	file := filepath.Join(dir, "nats.conf")
 	must(t, os.WriteFile(file, []byte(config), 0o600))
-	start(t, program, "-c", file)
+	fleettest.Run(t, program, "-c", file)
 	fleettest.Eventually(t, 30*time.Second, "nats-server listens", func() string {
 		c, err := net.Dial("tcp", address)
 		if err != nil {
