@@ -103,6 +103,11 @@ func testPeople(t *testing.T, api *kubetest.Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	early, end := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer end()
+	if people.AwaitKnown(early); early.Err() == nil {
+		t.Error("certificates are said to be known before anybody read the authority")
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- people.Start(ctx) }()
@@ -167,7 +172,7 @@ func testPeople(t *testing.T, api *kubetest.Server) {
 		{"a certificate that has ended", &expired, nil, create, 401, "not authenticated"},
 		{"a certificate for servers", &serving, nil, create, 401, "not authenticated"},
 	}
-	awaitAuthority(t, server, cluster)
+	people.AwaitKnown(ctx)
 	for _, tt := range tests {
 		t.Run(tt.reason, func(t *testing.T) {
 			res, body := ask(t, clientOf(server, tt.cert), server.URL+"/"+tt.right, tt.change)
@@ -187,21 +192,6 @@ func clientOf(server *httptest.Server, cert *tls.Certificate) *http.Client {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
 	}
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
-}
-
-// awaitAuthority waits until client certificates are known, which People reads in the background.
-func awaitAuthority(t *testing.T, server *httptest.Server, cluster *hubtest.Authority) {
-	t.Helper()
-	cert := cluster.Leaf(t, "root", "system:masters")
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		res, body := ask(t, clientOf(server, &cert), server.URL+"/?verb=get&resource=sites", nil)
-		if res.StatusCode == http.StatusOK {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("an administrator's certificate is answered with %s %s", res.Status, body)
-		}
-	}
 }
 
 // grantTo lets a service account, and group "pushers", create bundles in namespace shop.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -19,34 +20,17 @@ import (
 	"github.com/skerry-dev/skerry/internal/wire/membus"
 )
 
-// kstatus computes what generic tools show of an object, by the rules of kstatus' documentation
-// (sigs.k8s.io/cli-utils, pkg/kstatus, README: "The standard conditions" and "Ready condition"). The library
-// itself could not be had when this was written.
+// kstatus asks the library by which Flux, Helm and kpt wait for objects.
 func kstatus(u *unstructured.Unstructured) string {
-	if u.GetDeletionTimestamp() != nil {
-		return "Terminating"
+	result, err := status.Compute(u)
+	if err != nil {
+		return err.Error()
 	}
-	observed, found, _ := unstructured.NestedInt64(u.Object, "status", "observedGeneration")
-	if found && observed != u.GetGeneration() {
-		return "InProgress"
-	}
-	conditions, _, _ := unstructured.NestedSlice(u.Object, "status", "conditions")
-	status := map[any]any{}
-	for _, c := range conditions {
-		if cond, ok := c.(map[string]any); ok {
-			status[cond["type"]] = cond["status"]
-		}
-	}
-	switch {
-	case status["Reconciling"] == "True":
-		return "InProgress"
-	case status["Stalled"] == "True":
-		return "Failed"
-	case status["Ready"] == "False", status["Ready"] == "Unknown":
-		return "InProgress"
-	}
-	return "Current"
+	return string(result.Status)
 }
+
+// argoOf is what Argo CD should show where kstatus says the key; it does not ask of what is deleted.
+var argoOf = map[string]string{"Current": "Healthy", "InProgress": "Progressing", "Failed": "Degraded"}
 
 // shelf is a registry that has every bundle that is asked for.
 type shelf struct{}
@@ -77,6 +61,9 @@ func (s *server) wantHealth(t *testing.T, u *unstructured.Unstructured, want, re
 			t.Fatal(err)
 		}
 		if got = kstatus(u); got == want {
+			if argo, message := argoHealth(t, u); argoOf[want] != "" && argo != argoOf[want] {
+				t.Errorf("Argo CD shows %s %s as %s (%s), want %s: %s", u.GetKind(), u.GetName(), argo, message, argoOf[want], reason)
+			}
 			return
 		}
 	}
