@@ -80,6 +80,7 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 	byRepository := hub.NewNotifier()
 	f.bundles.OnPush(func(repository string) { byRepository.Notify(repositoryKey(repository)) })
 	f.registerViews(h)
+	hub.Validate(h, "grants", "apps", f.checkGrants)
 	r := &reconciler{host: h, bundles: f.bundles, book: f.book, written: map[fleet.AppKey]writeMark{}}
 	err := ctrl.NewControllerManagedBy(h.Manager).Named("app").
 		For(&v1alpha1.App{}).
