@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"path/filepath"
+	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/rest"
@@ -26,6 +28,26 @@ type apiParts struct {
 	stopped <-chan struct{}
 	err     func() error
 	close   func()
+}
+
+// reaches is the address at which the API server reaches the hub's port: an embedded one on this machine, an
+// existing one as everybody else does. Empty when it cannot, since loopback means another machine there.
+func (a *apiParts) reaches(publicURL string, port net.Addr) string {
+	server, err := url.Parse(a.config.Host)
+	if err != nil {
+		return ""
+	}
+	listens, ok := port.(*net.TCPAddr)
+	near := net.ParseIP(server.Hostname()).IsLoopback() // and so for every embedded one
+	switch {
+	case !near && publicURL != "":
+		return publicURL
+	case !ok || !near && listens.IP.IsLoopback():
+		return ""
+	case listens.IP.IsUnspecified():
+		return "https://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(listens.Port))
+	}
+	return "https://" + listens.String()
 }
 
 func openAPI(ctx context.Context, o hubOptions, ports *dirs.Ports) (*apiParts, error) {

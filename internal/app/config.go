@@ -51,7 +51,7 @@ type Violation struct {
 	Path []string
 	// Message says what is wrong with it.
 	Message string
-	// Missing is the name that the map at Path should have, when that is what is wrong.
+	// Missing is the name that the map at Path should have, when that is what is wrong or may mend it.
 	Missing string
 }
 

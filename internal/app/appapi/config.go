@@ -161,18 +161,27 @@ func (r *Renderer) variant(facts fleet.Facts) (*variant, error) {
 	return v, nil
 }
 
-// Values returns the final values of a site, which the caller must not change, and what of the release's
-// overrides went into them, in order.
-func (r *Renderer) Values(facts fleet.Facts) (map[string]any, []Layer, error) {
+// Final are the values of a site.
+type Final struct {
+	// Values are shared by sites with the same overrides and must not be changed.
+	Values map[string]any
+	// Overrides are those of the release that went into them, in order.
+	Overrides []Layer
+	// Key is the same for sites with the same overrides.
+	Key string
+}
+
+// Values returns the final values of a site.
+func (r *Renderer) Values(facts fleet.Facts) (Final, error) {
 	v, err := r.variant(facts)
 	if err != nil {
-		return nil, nil, err
+		return Final{}, err
 	}
-	var layers []Layer
+	final := Final{Values: v.values, Key: fmt.Sprint(v.applied)}
 	for _, i := range v.applied {
-		layers = append(layers, r.overrides[i].layer)
+		final.Overrides = append(final.Overrides, r.overrides[i].layer)
 	}
-	return v.values, layers, nil
+	return final, nil
 }
 
 // expand fills in the references of text at one site.

@@ -26,7 +26,11 @@ type ConfigError struct {
 	Field *field.Path
 	// Site where it shows; empty when it does at every one.
 	Site fleet.SiteName
-	Err  error
+	// Value is what the schema does not allow, and Missing says that what it wants is not there. Both are
+	// zero when it is about something else.
+	Value   any
+	Missing bool
+	Err     error
 }
 
 // Error names field, fault and site.
@@ -36,6 +40,35 @@ func (e *ConfigError) Error() string {
 		at = " (at site " + string(e.Site) + ")"
 	}
 	return fmt.Sprintf("%s: %v%s", e.Field, e.Err, at)
+}
+
+// Refusal is the error in the form in which the Kubernetes API refuses objects.
+func (e *ConfigError) Refusal() *field.Error {
+	detail := e.Err.Error()
+	if e.Site != "" {
+		detail += " (at site " + string(e.Site) + ")"
+	}
+	out := &field.Error{Type: field.ErrorTypeInvalid, Field: e.Field.String(), Detail: detail, BadValue: e.Value}
+	switch e.Value.(type) {
+	case bool, int64, float64:
+	case string:
+		out.BadValue = cutValue(e.Value.(string))
+	default: // a map, a list, or no value at all
+		out.BadValue = field.OmitValueType{}
+	}
+	if e.Missing {
+		out.Type, out.BadValue = field.ErrorTypeRequired, ""
+	}
+	return out
+}
+
+// cutValue shortens what a refusal quotes.
+func cutValue(s string) string {
+	const most = 100
+	if runes := []rune(s); len(runes) > most {
+		return string(runes[:most]) + "…"
+	}
+	return s
 }
 
 // Unwrap returns Err and app.ErrConfig.
@@ -210,7 +243,7 @@ func applied(all []override, facts fleet.Facts) []int {
 // Blame says which field of the App a violation of the schema comes from: the last layer that says anything
 // of the value, or else the app's values.
 func Blame(layers []Layer, v *app.Violation, site fleet.SiteName) *ConfigError {
-	e := &ConfigError{Reason: v1alpha1.ReasonValuesInvalid, Field: specPath().Child("values"), Site: site}
+	e := &ConfigError{Reason: v1alpha1.ReasonValuesInvalid, Field: specPath().Child("values"), Site: site, Missing: v.Missing != ""}
 	path := v.Path
 	if v.Missing != "" {
 		path = append(slices.Clone(path), v.Missing)
@@ -219,6 +252,7 @@ func Blame(layers []Layer, v *app.Violation, site fleet.SiteName) *ConfigError {
 		if !says(l.Values, path) {
 			continue
 		}
+		e.Value = at(l.Values, path)
 		if e.Field = l.Field; l.Source != "" {
 			e.Err = fmt.Errorf("%s: %w", l.Source, v)
 			return e
@@ -244,32 +278,38 @@ func says(values any, path []string) bool {
 }
 
 // below appends the steps of a path to a field. Those into a list are numbers.
-func below(at *field.Path, layers []Layer, path []string) *field.Path {
+func below(from *field.Path, layers []Layer, path []string) *field.Path {
 	for i, step := range path {
 		n, err := strconv.Atoi(step)
 		if err == nil && slices.ContainsFunc(layers, func(l Layer) bool { return isList(l.Values, path[:i]) }) {
-			at = at.Index(n)
+			from = from.Index(n)
 		} else {
-			at = at.Child(step)
+			from = from.Child(step)
 		}
 	}
-	return at
+	return from
 }
 
 func isList(values any, path []string) bool {
-	for _, step := range path {
-		m, ok := values.(map[string]any)
-		if !ok {
-			list, ok := values.([]any)
-			n, err := strconv.Atoi(step)
-			if !ok || err != nil || n < 0 || n >= len(list) {
-				return false
-			}
-			values = list[n]
-			continue
-		}
-		values = m[step]
-	}
-	_, ok := values.([]any)
+	_, ok := at(values, path).([]any)
 	return ok
+}
+
+// at returns what stands at a path of values, nil when nothing does.
+func at(values any, path []string) any {
+	for _, step := range path {
+		switch here := values.(type) {
+		case map[string]any:
+			values = here[step]
+		case []any:
+			n, err := strconv.Atoi(step)
+			if err != nil || n < 0 || n >= len(here) {
+				return nil
+			}
+			values = here[n]
+		default:
+			return nil
+		}
+	}
+	return values
 }

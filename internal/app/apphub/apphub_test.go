@@ -28,9 +28,11 @@ func TestApp(t *testing.T) {
 	shop := map[string]string{"kind": "shop"}
 	sites := []*siteMember{w.site("shop-1", shop), w.site("shop-2", shop), w.site("shop-3", shop)}
 	w.site("depot", map[string]string{"kind": "depot"})
+	w.grant()
 	a := w.app("hello", "hello:1.0.0", shop)
 
 	w.expect(a, v1alpha1.ReasonBundleNotFound, v1alpha1.SiteCounts{})
+	w.must(w.client.DeleteAllOf(w.ctx, &v1alpha1.SiteGrant{}))
 	w.shelf.put("default/hello", "1.0.0")
 	w.expect(a, v1alpha1.ReasonNotGranted, v1alpha1.SiteCounts{})
 	w.grant()

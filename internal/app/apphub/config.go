@@ -26,6 +26,13 @@ type draft struct {
 	layers   []appapi.Layer
 	// schema is nil when the bundle has none.
 	schema *appschema.Schema
+	// judged are the violations of sites with the same overrides, which are looked for once.
+	judged map[string]judgement
+}
+
+type judgement struct {
+	violations []*app.Violation
+	err        error
 }
 
 // draw makes the draft of an app. What a person must mend is a *appapi.ConfigError.
@@ -34,7 +41,7 @@ func draw(a *v1alpha1.App, bundle appapi.Resolved, configMaps appapi.ConfigMaps,
 	if err != nil {
 		return nil, err
 	}
-	d := &draft{layers: layers}
+	d := &draft{layers: layers, judged: map[string]judgement{}}
 	if d.release, err = appapi.Freeze(a, bundle, configMaps); err != nil {
 		return nil, err
 	}
@@ -54,17 +61,21 @@ func (d *draft) violations(facts fleet.Facts) ([]*appapi.ConfigError, error) {
 	if d.schema == nil {
 		return nil, nil
 	}
-	values, overrides, err := d.renderer.Values(facts)
+	final, err := d.renderer.Values(facts)
 	if err != nil {
 		return nil, err
 	}
-	found, err := d.schema.Validate(values)
-	if err != nil {
-		return nil, &appapi.ConfigError{Reason: v1alpha1.ReasonValuesInvalid, Field: field.NewPath("spec", "values"), Site: facts.Name, Err: err}
+	j, ok := d.judged[final.Key]
+	if !ok {
+		j.violations, j.err = d.schema.Validate(final.Values)
+		d.judged[final.Key] = j
+	}
+	if j.err != nil {
+		return nil, &appapi.ConfigError{Reason: v1alpha1.ReasonValuesInvalid, Field: field.NewPath("spec", "values"), Site: facts.Name, Err: j.err}
 	}
 	var out []*appapi.ConfigError
-	for _, v := range found {
-		out = append(out, appapi.Blame(slices.Concat(d.layers, overrides), v, facts.Name))
+	for _, v := range j.violations {
+		out = append(out, appapi.Blame(slices.Concat(d.layers, final.Overrides), v, facts.Name))
 	}
 	return out, nil
 }

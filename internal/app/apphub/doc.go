@@ -86,6 +86,8 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 	byRepository := hub.NewNotifier()
 	f.bundles.OnPush(func(repository string) { byRepository.Notify(repositoryKey(repository)) })
 	f.registerViews(h)
+	hub.Validate(h, "grants", "apps", f.checkGrants)
+	hub.Validate(h, "values", "apps", f.checkConfig)
 	if err := h.Manager.GetFieldIndexer().IndexField(ctx, &v1alpha1.App{}, indexConfigMap, configMapNames); err != nil {
 		return fmt.Errorf("index apps by ConfigMap: %w", err)
 	}

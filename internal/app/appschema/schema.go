@@ -155,7 +155,8 @@ func (s *Schema) leaves(e *jsonschema.ValidationError) []*app.Violation {
 	switch k := e.ErrorKind.(type) {
 	case *kind.AnyOf, *kind.OneOf:
 		if len(e.Causes) > 0 {
-			return []*app.Violation{{Path: at, Message: "matches none of what is allowed: " + s.alternatives(e, len(at))}}
+			message, missing := s.alternatives(e, len(at))
+			return []*app.Violation{{Path: at, Message: "matches none of what is allowed: " + message, Missing: missing}}
 		}
 	case *kind.Required:
 		for _, name := range k.Missing {
@@ -177,12 +178,15 @@ func (s *Schema) leaves(e *jsonschema.ValidationError) []*app.Violation {
 	return out
 }
 
-// alternatives says in short why each one fails.
-func (s *Schema) alternatives(e *jsonschema.ValidationError, depth int) string {
+// alternatives says in short why each one fails, and which name one of them misses, if any does.
+func (s *Schema) alternatives(e *jsonschema.ValidationError, depth int) (message, missing string) {
 	var reasons []string
 	for _, cause := range e.Causes {
 		for _, v := range s.leaves(cause) {
 			reason := v.Message
+			if v.Missing != "" && (missing == "" || v.Missing < missing) {
+				missing = v.Missing
+			}
 			if len(v.Path) > depth {
 				reason = strings.Join(v.Path[depth:], ".") + ": " + reason
 			}
@@ -190,7 +194,7 @@ func (s *Schema) alternatives(e *jsonschema.ValidationError, depth int) string {
 		}
 	}
 	slices.Sort(reasons)
-	return cut(strings.Join(slices.Compact(reasons), "; "))
+	return cut(strings.Join(slices.Compact(reasons), "; ")), missing
 }
 
 // maxMessage bounds a message, in bytes: values that it quotes may be long.

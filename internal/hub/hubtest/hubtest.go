@@ -65,7 +65,7 @@ func Start(t testing.TB, o Options) *Hub {
 	go func() {
 		done <- hub.Run(ctx, hub.Options{
 			Config: o.API, Bus: o.Bus, Store: o.Store, Listener: l, URL: h.URL, CA: o.CA, GatewayCA: o.GatewayCA, TLS: o.TLS,
-			Features: o.Features, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+			AdmissionURL: h.URL, Features: o.Features, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 		}, func() { close(ready) })
 	}()
 	h.Stop = sync.OnceFunc(func() {
