@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"reflect"
 	"strings"
@@ -229,4 +230,45 @@ func FuzzDecodeSection(f *testing.F) {
 			t.Errorf("encoding is not stable: %v\n%s\n%s", err, again, third)
 		}
 	})
+}
+
+// TestSectionHolds encodes as many configurations as the documents promise a site.
+func TestSectionHolds(t *testing.T) {
+	section := func(apps int) error {
+		s := app.Section{Facts: fleet.Facts{Name: "shop-1"}}
+		for n := range apps {
+			p := placement(fmt.Sprintf("app-%d", n))
+			p.Config = &app.Config{
+				Values: json.RawMessage(`{"a":"` + strings.Repeat("v", 5<<10) + `"}`),
+				Files:  map[string]string{"app.conf": strings.Repeat("listen 8080 # and so on, 40 characters\n", 128)},
+			}
+			s.Apps = append(s.Apps, p)
+		}
+		_, err := s.Encode()
+		return err
+	}
+	if err := section(20); err != nil {
+		t.Errorf("20 apps with 10 KiB of configuration each: %v", err)
+	}
+	if err := section(30); !errors.Is(err, wire.ErrTooLarge) {
+		t.Errorf("30 apps with 10 KiB of configuration each: %v, want %v", err, wire.ErrTooLarge)
+	}
+}
+
+// TestPlacementConfig refuses configurations that no hub makes.
+func TestPlacementConfig(t *testing.T) {
+	for values, files := range map[string]map[string]string{
+		`[]`: nil, `null`: nil, `"x"`: nil,
+		`{}`: {"../x": ""}, `{"a":1}`: {"values.json": ""}, `{"a":2}`: {"a": "", "a/b": ""},
+	} {
+		p := placement("hello")
+		p.Config = &app.Config{Values: json.RawMessage(values), Files: files}
+		data, err := app.Section{Apps: []app.Placement{p}}.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := app.DecodeSection(data); !errors.Is(err, wire.ErrMessage) || !errors.Is(err, app.ErrConfig) {
+			t.Errorf("values %s, files %v: %v", values, files, err)
+		}
+	}
 }

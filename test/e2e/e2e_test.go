@@ -40,6 +40,7 @@ func TestFleet(t *testing.T) {
 		}
 	})
 	t.Run("README", func(t *testing.T) { readme(t, f) })
+	t.Run("guides", func(t *testing.T) { guides(t, f) })
 	t.Run("scripts", func(t *testing.T) { scripts(t, f) })
 	t.Run("a fourth site joins, runs, and is cut off", func(t *testing.T) { fourthSite(t, f) })
 	t.Run("a second hub on one directory says so", func(t *testing.T) {
@@ -96,6 +97,37 @@ func readme(t *testing.T, f *fleettest.Fleet) {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the output lacks %q", want)
 		}
+	}
+}
+
+// guides runs the marked blocks of each guide, in one shell and one directory.
+func guides(t *testing.T, f *fleettest.Fleet) {
+	files, err := filepath.Glob("../../docs/guides/*.md")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("find guides: %d, error %v", len(files), err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			blocks := readmeBlock.FindAllSubmatch(data, -1)
+			if len(blocks) == 0 {
+				t.Skipf("SKIPPED: %s has no block that is marked to be run here", file)
+			}
+			script := "set -ex\n"
+			for _, b := range blocks {
+				script += string(b[1])
+			}
+			cmd := exec.CommandContext(t.Context(), "sh", "-c", script)
+			cmd.Dir, cmd.Env = t.TempDir(), f.Env()
+			out, err := cmd.CombinedOutput()
+			t.Logf("%s", out)
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }
 
