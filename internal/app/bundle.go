@@ -47,41 +47,6 @@ type BundleConfig struct {
 	Defaults *Defaults `json:"defaults,omitempty"`
 }
 
-// Defaults are configuration that a bundle brings along.
-type Defaults struct {
-	// Values is a JSON object, or nil.
-	Values json.RawMessage `json:"values,omitempty"`
-	// Schema is a JSON schema that final values must satisfy, or nil.
-	Schema json.RawMessage `json:"schema,omitempty"`
-	// Files are contents with references, by path; an app may replace each.
-	Files map[string]string `json:"files,omitempty"`
-}
-
-// validate accepts nil, which stands for no defaults. That Schema is a schema is not looked at.
-func (d *Defaults) validate() error {
-	if d == nil {
-		return nil
-	}
-	for _, part := range []struct {
-		name string
-		json json.RawMessage
-	}{{"values", d.Values}, {"schema", d.Schema}} {
-		var object map[string]json.RawMessage
-		if err := json.Unmarshal(part.json, &object); part.json != nil && (err != nil || object == nil) {
-			return fmt.Errorf("defaults.%s: want an object in JSON: %w", part.name, errors.Join(err, ErrBundle))
-		}
-	}
-	if err := CheckConfigPaths(slices.Collect(maps.Keys(d.Files))); err != nil {
-		return fmt.Errorf("defaults.files: %w: %w", err, ErrBundle)
-	}
-	for _, name := range slices.Sorted(maps.Keys(d.Files)) {
-		if err := CheckReferences(d.Files[name]); err != nil {
-			return fmt.Errorf("defaults.files: %q: %w: %w", name, err, ErrBundle)
-		}
-	}
-	return nil
-}
-
 // ProcessConfig says how a program of the bundle is run.
 type ProcessConfig struct {
 	// Command is the program and its arguments, never through a shell. The first entry is a path inside
@@ -156,14 +121,6 @@ func ParseBundleConfig(data []byte) (BundleConfig, error) {
 
 // Validate reports the first field that cannot be used.
 func (c BundleConfig) Validate() error {
-	if err := c.Defaults.validate(); err != nil {
-		return err
-	}
-	for _, name := range slices.Sorted(maps.Keys(c.Environment())) {
-		if err := CheckReferences(c.Environment()[name]); err != nil {
-			return fmt.Errorf("%s.env: variable %q: %w: %w", c.Runtime, name, err, ErrBundle)
-		}
-	}
 	switch c.Runtime {
 	case RuntimeProcess:
 		if c.Process == nil {

@@ -18,6 +18,9 @@ import (
 // freezeConfig returns what a release keeps of the configuration, nil when neither bundle nor app declare
 // any. Every error about what they declare is a *ConfigError.
 func freezeConfig(a *v1alpha1.App, bundle app.BundleConfig, configMaps ConfigMaps) (*v1alpha1.ReleaseConfig, error) {
+	if err := bundle.CheckDefaults(); err != nil {
+		return nil, &ConfigError{Reason: v1alpha1.ReasonBundleInvalid, Field: specPath().Child("source", "bundle"), Err: err}
+	}
 	layers, err := Layers(a, bundle, configMaps)
 	if err != nil {
 		return nil, err

@@ -300,6 +300,9 @@ func TestConfigErrors(t *testing.T) {
 		{func(in *inputs) {
 			in.app.Spec.Overrides = []v1alpha1.ValuesOverride{byName("a", `{}`), byLabel("-x", "y", `{}`)}
 		}, values, "spec.overrides[1].sites", "-x", false, "a selector that cannot be read"},
+		{func(in *inputs) {
+			in.bundle.Config.Process = &app.ProcessConfig{Env: map[string]string{"A": "${x}"}}
+		}, v1alpha1.ReasonBundleInvalid, "spec.source.bundle", `variable "A": ${x}`, false, "a bundle that no `skerry push` makes"},
 		{func(in *inputs) { in.app.Spec.Env = map[string]v1alpha1.EnvValue{"B": "${x}", "C": "${y}"} }, config, "spec.env[B]", "${x}", false, "a malformed reference, the first by name"},
 		{func(in *inputs) { in.app.Spec.Files = []v1alpha1.ConfigFile{{Path: "a", Content: "${"}} }, config, "spec.files[a]", "${: want values or site", false, "one in a file"},
 		{func(in *inputs) { in.app.Spec.Files = []v1alpha1.ConfigFile{{Path: "../a"}} }, config, "spec.files", "../a", false, "the schema refuses this path; a site must not see it"},

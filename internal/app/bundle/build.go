@@ -104,6 +104,9 @@ func (b builder) bundle(ctx context.Context, version string, platforms []Platfor
 	if config, err = app.ParseBundleConfig(raw); err != nil {
 		return nil, fmt.Errorf("%s: %w", SourceFile, err)
 	}
+	if err := config.CheckDefaults(); err != nil {
+		return nil, fmt.Errorf("%s: %w", SourceFile, err)
+	}
 	annotations := map[string]string{
 		ocispec.AnnotationTitle:   b.source.Name,
 		ocispec.AnnotationVersion: version,
