@@ -81,6 +81,9 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 	f.bundles.OnPush(func(repository string) { byRepository.Notify(repositoryKey(repository)) })
 	f.registerViews(h)
 	hub.Validate(h, "grants", "apps", f.checkGrants)
+	if err := h.Metrics.Register(newStandings(h.Client)); err != nil {
+		return fmt.Errorf("metrics of apps: %w", err)
+	}
 	r := &reconciler{host: h, bundles: f.bundles, book: f.book, written: map[fleet.AppKey]writeMark{}}
 	err := ctrl.NewControllerManagedBy(h.Manager).Named("app").
 		For(&v1alpha1.App{}).
