@@ -92,6 +92,9 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 		return fmt.Errorf("index apps by ConfigMap: %w", err)
 	}
 	f.configMaps = &configMaps{metadata: h.Client, live: h.Manager.GetAPIReader(), kept: map[types.NamespacedName]keptConfigMap{}}
+	if err := h.Metrics.Register(newStandings(h.Client)); err != nil {
+		return fmt.Errorf("metrics of apps: %w", err)
+	}
 	r := &reconciler{
 		host: h, bundles: f.bundles, book: f.book, schemas: f.schemas, configMaps: f.configMaps,
 		written: map[fleet.AppKey]writeMark{}, rendered: map[fleet.AppKey]*rendered{},
