@@ -70,6 +70,9 @@ func fill(v reflect.Value, depth int) {
 	}
 	switch v.Kind() {
 	case reflect.Struct:
+		if raw, ok := v.Addr().Interface().(*runtime.RawExtension); ok {
+			raw.Raw = []byte(`{"key":"value"}`)
+		}
 		if v.Type().PkgPath() != reflect.TypeOf(v1alpha1.App{}).PkgPath() {
 			return // of Kubernetes: tested there
 		}
