@@ -40,7 +40,7 @@ func root() *cobra.Command {
 		Out:     os.Stdout,
 	})
 	c := cli.New(version(), streams, cli.Starters{
-		Commands:     []*cobra.Command{newUp(os.Stdout, os.Stderr), newDown(os.Stdout), newHub()},
+		Commands:     []*cobra.Command{newUp(os.Stdout, os.Stderr), newDown(os.Stdout), newHub(os.Stdout)},
 		SiteCommands: siteCommands,
 	})
 	c.AddCommand(newGenerateDocs(root))

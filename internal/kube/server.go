@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -65,7 +64,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		return nil, fmt.Errorf("make directory of the API server: %w", err)
 	}
 	rest.SetDefaultWarningHandler(rest.NoWarnings{})
-	certs := pki{dir: filepath.Join(o.Dir, "pki"), now: o.Now}
+	certs := pki{dir: KeysDir(o.Dir), now: o.Now}
 	cluster, err := certs.authority("ca")
 	if err != nil {
 		return nil, err
