@@ -17,14 +17,17 @@ type features struct {
 	apps     *apphub.Feature
 	registry *registryFeature
 	bus      *busFeature
+	install  *installerFeature
 }
 
-func newFeatures(bus *busParts, authority *enrollhub.Authority, gateways *enrollhub.GatewayAuthority) *features {
+func newFeatures(siteBinaries string, bus *busParts, authority *enrollhub.Authority, gateways *enrollhub.GatewayAuthority) *features {
 	found := &bundles{}
 	f := &features{
 		enroll: enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus.issuer, Authority: authority, Gateways: gateways, BusURLs: bus.siteURLs}),
 		apps:   apphub.New(found),
 		bus:    &busFeature{bus},
+
+		install: &installerFeature{dir: siteBinaries},
 	}
 	f.registry = &registryFeature{
 		bundles: found, member: f.enroll.Member, siteBundles: f.apps.SiteBundles, liveBundles: f.apps.LiveBundles,
@@ -45,6 +48,7 @@ func (f *features) list() []hub.Feature {
 		f.enroll,
 		f.registry,
 		f.apps,
+		f.install,
 	}
 }
 

@@ -44,7 +44,9 @@ type hubOptions struct {
 	natsListen string
 	external   externalNATS
 	adminAddr  string
-	log        *slog.Logger
+	// siteBinaries is the directory of the agents that new machines get.
+	siteBinaries string
+	log          *slog.Logger
 }
 
 // externalNATS is an existing NATS in place of the embedded one.
@@ -112,7 +114,7 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 	}
 	events.api(api.config.Host)
 
-	features := newFeatures(bus, authority, gateways)
+	features := newFeatures(o.siteBinaries, bus, authority, gateways)
 	registry, err := ociregistry.Open(filepath.Join(o.dataDir, "registry"), ociregistry.Options{
 		Authorizer: features.registry, Log: o.log.With("component", "registry"), Metrics: metrics,
 	})

@@ -82,6 +82,29 @@ func Run(ctx context.Context, version string, logTo io.Writer, o sitecli.RunOpti
 	return run(ctx, version, log, o, db, identity, servingTLS)
 }
 
+// Join makes this machine a member of its site, unless it is one already, and starts nothing.
+func Join(ctx context.Context, version string, logTo io.Writer, o sitecli.RunOptions) error {
+	log, err := newLog(logTo, o)
+	if err != nil {
+		return err
+	}
+	if err := dirs.Make(o.DataDir); err != nil {
+		return err
+	}
+	db, _, err := store.OpenMended(filepath.Join(o.DataDir, "store.db"))
+	if errors.Is(err, store.ErrLocked) {
+		return fmt.Errorf("the agent of %s runs: stop it first: %w", o.DataDir, err)
+	}
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	_, err = identify(ctx, log, o, enrollsite.Options{
+		Dir: o.DataDir, Hardware: site.ReadHardware(), Version: version, Log: log.With("component", "identity"),
+	})
+	return err
+}
+
 func newLog(w io.Writer, o sitecli.RunOptions) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(o.LogLevel)); err != nil {
