@@ -10,6 +10,9 @@ const (
 	ConditionReconciling = "Reconciling"
 	// ConditionStalled: nothing will change until somebody changes something.
 	ConditionStalled = "Stalled"
+	// ConditionSecretMissing: a Secret that the app names is not there, or lacks a key. Sites that have an
+	// earlier copy keep it; no other site and no release is told until it is there again.
+	ConditionSecretMissing = "SecretMissing"
 )
 
 // Reasons of conditions.
@@ -28,4 +31,7 @@ const (
 	ReasonRevoked         = "Revoked"
 	ReasonSelectorInvalid = "SelectorInvalid"
 	ReasonUpdateInvalid   = "UpdateInvalid"
+	ReasonSecretsInvalid  = "SecretsInvalid"
+	ReasonSecretNotFound  = "SecretNotFound"
+	ReasonSecretsTooLarge = "SecretsTooLarge"
 )

@@ -33,9 +33,14 @@ type ReleaseSpec struct {
 	// +kubebuilder:validation:MaxLength=63
 	Runtime string `json:"runtime"`
 
-	// Env, Route, Process and OnDelete are those of the app when it was frozen.
+	// Env, SecretRefs, Route, Process and OnDelete are those of the app when it was frozen.
 	// +optional
 	Env map[string]EnvValue `json:"env,omitempty"`
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	SecretRefs []SecretRef `json:"secretRefs,omitempty"`
 	// +optional
 	Route *Route `json:"route,omitempty"`
 	// +optional

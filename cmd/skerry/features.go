@@ -7,6 +7,7 @@ import (
 	"github.com/skerry-dev/skerry/internal/enroll/enrollhub"
 	"github.com/skerry-dev/skerry/internal/hub"
 	"github.com/skerry-dev/skerry/internal/ociregistry"
+	"github.com/skerry-dev/skerry/internal/secret/secrethub"
 	"github.com/skerry-dev/skerry/internal/wire"
 )
 
@@ -15,6 +16,7 @@ import (
 type features struct {
 	enroll   *enrollhub.Feature
 	apps     *apphub.Feature
+	secrets  *secrethub.Feature
 	registry *registryFeature
 	bus      *busFeature
 }
@@ -26,6 +28,8 @@ func newFeatures(bus *busParts, authority *enrollhub.Authority, gateways *enroll
 		apps:   apphub.New(found),
 		bus:    &busFeature{bus},
 	}
+	f.secrets = secrethub.New(f.apps)
+	f.apps.UseSecrets(f.secrets)
 	f.registry = &registryFeature{
 		bundles: found, member: f.enroll.Member, siteBundles: f.apps.SiteBundles, liveBundles: f.apps.LiveBundles,
 	}
@@ -45,6 +49,7 @@ func (f *features) list() []hub.Feature {
 		f.enroll,
 		f.registry,
 		f.apps,
+		f.secrets,
 	}
 }
 

@@ -125,11 +125,10 @@ func newHost(ctx context.Context, o Options) (*Host, error) {
 	}
 	skipNames := true
 	mgr, err := ctrl.NewManager(o.Config, ctrl.Options{
-		Scheme:  scheme,
-		Metrics: metricsserver.Options{BindAddress: "0"},
-		Logger:  logr.FromSlogHandler(telemetry.Quiet(o.Log.With("component", "manager").Handler())),
-		// Objects carry managed fields that nothing here reads and that are half their size.
-		Cache:                   cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Scheme:                  scheme,
+		Metrics:                 metricsserver.Options{BindAddress: "0"},
+		Logger:                  logr.FromSlogHandler(telemetry.Quiet(o.Log.With("component", "manager").Handler())),
+		Cache:                   cache.Options{DefaultTransform: cached},
 		Controller:              config.Controller{SkipNameValidation: &skipNames},
 		GracefulShutdownTimeout: new(shutdownGrace),
 	})

@@ -48,11 +48,12 @@ func Freeze(a *v1alpha1.App, bundle Resolved) (*v1alpha1.Release, error) {
 		Bundle: v1alpha1.ReleaseBundle{
 			Repository: bundle.Bundle.Repository, Version: bundle.Version, Digest: string(bundle.Bundle.Digest), Size: bundle.Bundle.Size,
 		},
-		Runtime:  bundle.Config.Runtime,
-		Env:      a.Spec.Env,
-		Route:    a.Spec.Route,
-		Process:  a.Spec.Process,
-		OnDelete: a.Spec.OnDelete,
+		Runtime:    bundle.Config.Runtime,
+		Env:        a.Spec.Env,
+		SecretRefs: a.Spec.SecretRefs,
+		Route:      a.Spec.Route,
+		Process:    a.Spec.Process,
+		OnDelete:   a.Spec.OnDelete,
 	}
 	data, err := json.Marshal(spec)
 	if err != nil {
@@ -90,6 +91,7 @@ func Render(r *v1alpha1.Release, _ fleet.Facts) (app.Placement, error) {
 			p.Env[k] = string(v)
 		}
 	}
+	p.Secrets = SecretRefs(r.Spec.SecretRefs)
 	return p, p.Seal()
 }
 

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
@@ -42,12 +43,15 @@ type Bundles interface {
 // Feature is the hub half of apps.
 type Feature struct {
 	bundles Bundles
+	secrets Secrets
 	host    *hub.Host
 	book    *book
+	// told are called with each site after what it is told changed.
+	told []func(fleet.SiteName)
 }
 
 // New returns the feature; bundles is the hub's registry.
-func New(bundles Bundles) *Feature { return &Feature{bundles: bundles} }
+func New(bundles Bundles) *Feature { return &Feature{bundles: bundles, secrets: noSecrets{}} }
 
 // Name implements hub.Feature.
 func (f *Feature) Name() string { return "apps" }
@@ -59,7 +63,7 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 	if err := h.Manager.GetAPIReader().List(ctx, &sites); err != nil {
 		return fmt.Errorf("list sites: %w", err)
 	}
-	f.book = newBook(h.Desired)
+	f.book = newBook(h.Desired, f.tellTold)
 	if err := f.loadBook(ctx, sites.Items); err != nil {
 		return err
 	}
@@ -78,14 +82,17 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 	})
 	byRepository := hub.NewNotifier()
 	f.bundles.OnPush(func(repository string) { byRepository.Notify(repositoryKey(repository)) })
+	bySecret := hub.NewNotifier()
+	f.secrets.OnChange(func(namespace, name string) { bySecret.Notify(types.NamespacedName{Namespace: namespace, Name: name}) })
 	f.registerViews(h)
-	r := &reconciler{host: h, bundles: f.bundles, book: f.book, written: map[fleet.AppKey]writeMark{}}
+	r := &reconciler{host: h, bundles: f.bundles, secrets: f.secrets, book: f.book, written: map[fleet.AppKey]writeMark{}}
 	err := ctrl.NewControllerManagedBy(h.Manager).Named("app").
 		For(&v1alpha1.App{}).
 		Watches(&v1alpha1.Site{}, handler.EnqueueRequestsFromMapFunc(r.allApps)).
 		Watches(&v1alpha1.SiteGrant{}, handler.EnqueueRequestsFromMapFunc(r.allApps)).
 		WatchesRawSource(changes.Source()).
 		WatchesRawSource(byRepository.MappedSource(r.appsOfRepository)).
+		WatchesRawSource(bySecret.MappedSource(r.appsOfSecret)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 2}).
 		Complete(r)
 	if err != nil {

@@ -27,11 +27,12 @@ import (
 
 // reconciler brings one App to its sites, in the steps of Reconcile.
 //
-// It reads Apps, Sites, SiteGrants, the registry and what sites report. It writes Releases, the sites'
+// It reads Apps, Sites, SiteGrants, the registry, whether Secrets are there, and what sites report. It writes Releases, the sites'
 // section of apps, and App.status.
 type reconciler struct {
 	host    *hub.Host
 	bundles Bundles
+	secrets Secrets
 	book    *book
 
 	mu      sync.Mutex
@@ -48,6 +49,8 @@ type pass struct {
 	refused int
 	targets map[fleet.SiteName]app.Placement
 	states  []app.SiteState
+	// missing says which Secret or key the app has to wait for; empty when all are there.
+	missing string
 }
 
 // problem stops a pass with something a person can act on.
@@ -94,7 +97,7 @@ func (r *reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 }
 
 func (r *reconciler) run(ctx context.Context, p *pass) error {
-	for _, step := range []func(context.Context, *pass) error{r.freeze, r.place, r.render, r.leave, r.tell, r.prune} {
+	for _, step := range []func(context.Context, *pass) error{r.needs, r.freeze, r.place, r.render, r.leave, r.tell, r.prune, r.lacks} {
 		if err := step(ctx, p); err != nil {
 			return err
 		}
@@ -214,7 +217,7 @@ func (r *reconciler) tell(ctx context.Context, p *pass) error {
 	}
 	next := map[fleet.SiteName]bool{}
 	for _, name := range app.NextSites(p.states, limit) {
-		next[name] = true
+		next[name] = p.missing == ""
 	}
 	for i := range p.states {
 		s := &p.states[i]

@@ -23,6 +23,9 @@ func (w *worker) rollOut(ctx context.Context, want app.Placement) error {
 	if err != nil {
 		return err
 	}
+	if _, err := w.secretsOf(rel); err != nil { // before anything is stopped
+		return err
+	}
 	w.at(fleet.PhaseStarting)
 	old := w.live()
 	if old != nil && (rel.exclusive() || old.rel.exclusive()) {
