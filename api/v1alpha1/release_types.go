@@ -33,9 +33,10 @@ type ReleaseSpec struct {
 	// +kubebuilder:validation:MaxLength=63
 	Runtime string `json:"runtime"`
 
-	// Env, SecretRefs, Route, Process and OnDelete are those of the app when it was frozen.
+	// Env, Route, Process and OnDelete are those of the app when it was frozen.
 	// +optional
 	Env map[string]EnvValue `json:"env,omitempty"`
+	// SecretRefs name what the app gets of Secrets; their values are never part of a release.
 	// +kubebuilder:validation:MaxItems=16
 	// +listType=map
 	// +listMapKey=name
