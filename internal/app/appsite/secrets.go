@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -125,12 +126,15 @@ func (w *worker) remark(reason, message string) {
 	if w.remarks[reason] == message {
 		return
 	}
-	if message == "" {
+	w.remarks = maps.Clone(w.remarks) // reports hold the last one
+	switch {
+	case message == "" && len(w.remarks) == 1:
+		w.remarks = nil
+	case message == "":
 		delete(w.remarks, reason)
-	} else {
-		if w.remarks == nil {
-			w.remarks = map[string]string{}
-		}
+	case w.remarks == nil:
+		w.remarks = map[string]string{reason: message}
+	default:
 		w.remarks[reason] = message
 	}
 	w.refresh()
