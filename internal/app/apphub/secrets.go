@@ -106,7 +106,7 @@ func (r *reconciler) lacks(_ context.Context, p *pass) error {
 		return &problem{v1alpha1.ReasonSecretNotFound, "secretRefs: " + p.missing, 0}
 	}
 	if reason := r.secrets.Undelivered(p.secretUses()); reason != "" {
-		return &problem{v1alpha1.ReasonSecretsTooLarge, "secretRefs: " + reason, 0}
+		return &problem{v1alpha1.ReasonSecretsUndelivered, "secretRefs: " + reason, 0}
 	}
 	return nil
 }

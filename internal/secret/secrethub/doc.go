@@ -10,10 +10,12 @@ package secrethub
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -55,6 +57,7 @@ type Feature struct {
 	// sites says which sites need a Secret, and undelivered why one did not reach a site.
 	sites       map[types.NamespacedName]map[fleet.SiteName]bool
 	undelivered map[types.NamespacedName]map[fleet.SiteName]string
+	sealed      prometheus.Counter
 	// unsettled are the sites that keep a secret for an earlier release: their reports are looked at.
 	unsettled map[fleet.SiteName]bool
 }
@@ -66,6 +69,8 @@ func New(apps Apps) *Feature {
 		sites:       map[types.NamespacedName]map[fleet.SiteName]bool{},
 		undelivered: map[types.NamespacedName]map[fleet.SiteName]string{},
 		unsettled:   map[fleet.SiteName]bool{},
+		sealed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "skerry_hub_secrets_sealed_total", Help: "Times that a Secret was sealed to a member of a site."}),
 	}
 }
 
@@ -75,6 +80,11 @@ func (f *Feature) Name() string { return "secrets" }
 // Setup implements hub.Feature.
 func (f *Feature) Setup(_ context.Context, h *hub.Host) error {
 	f.host, f.fresh = h, h.Manager.GetAPIReader()
+	undelivered := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "skerry_hub_secrets_undelivered", Help: "Secrets that did not reach a site that needs them, counted by site."}, f.countUndelivered)
+	if err := errors.Join(h.Metrics.Register(f.sealed), h.Metrics.Register(undelivered)); err != nil {
+		return fmt.Errorf("register metrics of secrets: %w", err)
+	}
 	f.apps.OnTold(f.told.NotifySite)
 	h.Fleet.OnChange(func(site fleet.SiteName) {
 		f.mu.Lock()
@@ -191,6 +201,16 @@ func (f *Feature) Undelivered(uses []hub.SecretUse) string {
 		}
 	}
 	return ""
+}
+
+func (f *Feature) countUndelivered() float64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, sites := range f.undelivered {
+		n += len(sites)
+	}
+	return float64(n)
 }
 
 // OnChange registers fn to be called with each Secret that some app names after it changed, or after it

@@ -220,6 +220,7 @@ func (f *Feature) sealAnew(ctx context.Context, p *pass, want secret.Entry) erro
 			f.host.Log.Error("a secret cannot be sealed", "secret", key.String(), "error", err)
 		}
 		want.Sealed = append(want.Sealed, m)
+		f.sealed.Inc()
 	}
 	p.take(want)
 	return nil
@@ -289,6 +290,9 @@ func size(e secret.Entry) int {
 
 func (f *Feature) write(ctx context.Context, p *pass) error {
 	if len(p.next) == 0 {
+		if _, had := f.host.Desired.Manifest(p.site).Sections[sectionName]; !had {
+			return nil // a site that needs none is not to hear of it by a manifest of its own
+		}
 		return f.host.Desired.Set(ctx, p.site, sectionName, nil)
 	}
 	body, err := secret.Section{Secrets: p.next}.Encode()

@@ -113,7 +113,9 @@ func TestSecrets(t *testing.T) {
 	shop.runs()
 	w.says(a, "Ready", v1alpha1.ReasonReady, "")
 	w.says(a, v1alpha1.ConditionSecretMissing, "", "")
-	depot.gets("a site that does not run the app", none())
+	if m := depot.manifest(); m.Generation != 0 {
+		t.Errorf("a site that does not run the app was told %+v", m)
+	}
 
 	t.Run("a restart of the hub writes nothing", func(t *testing.T) {
 		before := shop.manifest()
@@ -233,11 +235,11 @@ func tooLarge(t *testing.T, w *world, a *v1alpha1.App, shop *machine) {
 	w.put("default", "db", map[string]string{"password": big})
 	shop.gets("what just fits", map[string]string{"default/db/password": big})
 	w.put("default", "db", map[string]string{"password": strings.Repeat("y", 250<<10)})
-	w.says(a, "Ready", v1alpha1.ReasonSecretsTooLarge, "site shop-1: Secret db: the secrets of a site's apps may take 256 KiB")
+	w.says(a, "Ready", v1alpha1.ReasonSecretsUndelivered, "site shop-1: Secret db: the secrets of a site's apps may take 256 KiB")
 	shop.gets("the one before stays", map[string]string{"default/db/password": big})
 	w.put("default", "big", map[string]string{"password": big})
 	b := w.needs("default", "second", key("big", "password"))
-	w.says(b, "Ready", v1alpha1.ReasonSecretsTooLarge, "Secret big")
+	w.says(b, "Ready", v1alpha1.ReasonSecretsUndelivered, "Secret big")
 	if diff := cmp.Diff(map[string]string{"default/db/password": big}, shop.opens()); diff != "" {
 		t.Error("a new Secret pushed out what the site has")
 	}
