@@ -17,20 +17,25 @@ const (
 
 // Reasons of conditions.
 const (
-	ReasonReady              = "Ready"
-	ReasonProgressing        = "Progressing"
-	ReasonNoSites            = "NoSites"
-	ReasonBundleNotFound     = "BundleNotFound"
-	ReasonBundleInvalid      = "BundleInvalid"
-	ReasonNotGranted         = "NotGranted"
-	ReasonSitesFailing       = "SitesFailing"
-	ReasonSectionTooLarge    = "SectionTooLarge"
-	ReasonConnected          = "Connected"
-	ReasonAway               = "Away"
-	ReasonNeverConnected     = "NeverConnected"
-	ReasonRevoked            = "Revoked"
-	ReasonSelectorInvalid    = "SelectorInvalid"
-	ReasonUpdateInvalid      = "UpdateInvalid"
+	ReasonReady           = "Ready"
+	ReasonProgressing     = "Progressing"
+	ReasonNoSites         = "NoSites"
+	ReasonBundleNotFound  = "BundleNotFound"
+	ReasonBundleInvalid   = "BundleInvalid"
+	ReasonNotGranted      = "NotGranted"
+	ReasonSitesFailing    = "SitesFailing"
+	ReasonSitesAway       = "SitesAway"
+	ReasonSectionTooLarge = "SectionTooLarge"
+	ReasonConnected       = "Connected"
+	ReasonAway            = "Away"
+	ReasonNeverConnected  = "NeverConnected"
+	ReasonRevoked         = "Revoked"
+	ReasonSelectorInvalid = "SelectorInvalid"
+	ReasonUpdateInvalid   = "UpdateInvalid"
+)
+
+// Reasons of conditions that speak of an App's secretRefs.
+const (
 	ReasonSecretsInvalid     = "SecretsInvalid"
 	ReasonSecretNotFound     = "SecretNotFound"
 	ReasonSecretsUndelivered = "SecretsUndelivered"

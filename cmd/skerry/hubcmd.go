@@ -70,6 +70,7 @@ func newHubRun() *cobra.Command {
 	f.StringVar(&o.external.url, "nats-url", "", "use this NATS and start none; its port must be open to the hub alone; needs --nats-account and --nats-signing-key")
 	f.StringVar(&o.external.account, "nats-account", "", "public key of the NATS account")
 	f.StringVar(&o.external.signingKey, "nats-signing-key", "", "file with the seed of a signing key of that account")
+	f.StringVar(&o.external.ca, "nats-ca", "", "file with the authority of that NATS' certificate in PEM (default: the machine's own)")
 	f.StringVar(&o.adminAddr, "admin-addr", "127.0.0.1:0", "loopback address of health, metrics and profiles; empty for none")
 	f.StringVar(&logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&logFormat, "log-format", "", "text or json (default: text on a terminal)")
@@ -79,6 +80,9 @@ func newHubRun() *cobra.Command {
 // checkExternal refuses half a description of an external NATS.
 func (o hubOptions) checkExternal() error {
 	e := o.external
+	if e.ca != "" && e.url == "" {
+		return fmt.Errorf("--nats-ca belongs to --nats-url")
+	}
 	if (e.url == "") != (e.account == "" && e.signingKey == "") || e.url != "" && (e.account == "" || e.signingKey == "") {
 		return fmt.Errorf("--nats-url, --nats-account and --nats-signing-key belong together")
 	}

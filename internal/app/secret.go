@@ -88,31 +88,41 @@ func HasFiles(refs []SecretRef) bool {
 // CheckSecretRefs reports the first field of refs that cannot be used: names and paths that break a rule,
 // a variable that is set twice or in env, and files that are in each other's way.
 func CheckSecretRefs(refs []SecretRef, env map[string]string) error {
-	if len(refs) > MaxSecretRefs {
-		return fmt.Errorf("secretRefs: %d secrets, at most %d are allowed", len(refs), MaxSecretRefs)
-	}
-	c := refChecker{env: env, names: map[string]bool{}, variables: map[string]bool{}, paths: map[string]bool{}}
-	for i, ref := range refs {
-		if err := c.check(ref); err != nil {
-			return fmt.Errorf("secretRefs[%d]: %w", i, err)
-		}
-	}
-	for _, p := range slices.Sorted(maps.Keys(c.paths)) {
-		for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
-			if c.paths[dir] {
-				return fmt.Errorf("secretRefs: file %q would lie below file or secret %q", p, dir)
-			}
-		}
+	if i, err := BadSecretRef(refs, env); err != nil {
+		return fmt.Errorf("secretRefs[%d]: %w", i, err)
 	}
 	return nil
 }
 
-type refChecker struct {
-	env                     map[string]string
-	names, variables, paths map[string]bool
+// BadSecretRef returns the first of refs that cannot be used, and why; see CheckSecretRefs.
+func BadSecretRef(refs []SecretRef, env map[string]string) (int, error) {
+	if len(refs) > MaxSecretRefs {
+		return MaxSecretRefs, fmt.Errorf("%d secrets, at most %d are allowed", len(refs), MaxSecretRefs)
+	}
+	c := refChecker{env: env, names: map[string]bool{}, variables: map[string]bool{}, paths: map[string]int{}}
+	for i, ref := range refs {
+		if err := c.check(i, ref); err != nil {
+			return i, err
+		}
+	}
+	for _, p := range slices.Sorted(maps.Keys(c.paths)) {
+		for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
+			if _, taken := c.paths[dir]; taken {
+				return c.paths[p], fmt.Errorf("file %q would lie below file or secret %q", p, dir)
+			}
+		}
+	}
+	return 0, nil
 }
 
-func (c *refChecker) check(ref SecretRef) error {
+type refChecker struct {
+	env              map[string]string
+	names, variables map[string]bool
+	// paths that are taken, by the index of the ref that has them.
+	paths map[string]int
+}
+
+func (c *refChecker) check(i int, ref SecretRef) error {
 	if !secretName(ref.Name) {
 		return fmt.Errorf("name: %q is no name of a Secret of the app's own namespace", ref.Name)
 	}
@@ -123,7 +133,7 @@ func (c *refChecker) check(ref SecretRef) error {
 	if n := len(ref.Env) + len(ref.Files); n > MaxSecretKeys {
 		return fmt.Errorf("%d variables and files, at most %d are allowed", n, MaxSecretKeys)
 	}
-	for i, e := range ref.Env {
+	for n, e := range ref.Env {
 		err := CheckEnvName(e.Name)
 		if _, ok := c.env[e.Name]; err == nil && (ok || c.variables[e.Name]) {
 			err = fmt.Errorf("variable %q is set twice", e.Name)
@@ -132,32 +142,33 @@ func (c *refChecker) check(ref SecretRef) error {
 			err = fmt.Errorf("key %q: want letters, digits, '.', '-' and '_'", e.Key)
 		}
 		if err != nil {
-			return fmt.Errorf("env[%d]: %w", i, err)
+			return fmt.Errorf("env[%d]: %w", n, err)
 		}
 		c.variables[e.Name] = true
 	}
-	for i, f := range ref.Files {
+	for n, f := range ref.Files {
 		if !secretPath(f.Path) {
-			return fmt.Errorf("files[%d]: path %q: want parts of letters, digits, '.', '-' and '_', none beginning with '..'", i, f.Path)
+			return fmt.Errorf("files[%d]: path %q: want parts of letters, digits, '.', '-' and '_', none beginning with '..'", n, f.Path)
 		}
 		if !secretKey(f.Key) {
-			return fmt.Errorf("files[%d]: key %q: want letters, digits, '.', '-' and '_'", i, f.Key)
+			return fmt.Errorf("files[%d]: key %q: want letters, digits, '.', '-' and '_'", n, f.Key)
 		}
-		if err := c.claim(f.Path); err != nil {
-			return fmt.Errorf("files[%d]: %w", i, err)
+		if err := c.claim(i, f.Path); err != nil {
+			return fmt.Errorf("files[%d]: %w", n, err)
 		}
 	}
 	if ref.Whole() {
-		return c.claim(ref.Name)
+		return c.claim(i, ref.Name)
 	}
 	return nil
 }
 
-func (c *refChecker) claim(p string) error {
-	if c.paths[p] {
+// claim takes a path for the ref of an index.
+func (c *refChecker) claim(i int, p string) error {
+	if _, taken := c.paths[p]; taken {
 		return fmt.Errorf("path %q is used twice", p)
 	}
-	c.paths[p] = true
+	c.paths[p] = i
 	return nil
 }
 

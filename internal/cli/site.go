@@ -4,12 +4,10 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -68,7 +66,7 @@ func newSiteToken(g *globals) *cobra.Command {
 			return err
 		},
 	}
-	c.Flags().StringArrayVarP(&pairs, "label", "l", nil, "label KEY=VALUE of the site; may be given again")
+	c.Flags().StringArrayVar(&pairs, "label", nil, "label KEY=VALUE of the site; may be given again")
 	c.Flags().DurationVar(&ttl, "ttl", 30*time.Minute, "how long the token may be used")
 	return c
 }
@@ -106,47 +104,6 @@ func (g *globals) ensureSite(ctx context.Context, name fleet.SiteName, labels ma
 		return fmt.Errorf("label site %s: %w", name, err)
 	}
 	return nil
-}
-
-func newSiteList(g *globals) *cobra.Command {
-	return &cobra.Command{
-		Use:     "list",
-		Short:   "List sites with their link, members and address",
-		Example: "  skerry site list",
-		Args:    exactArgs(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := g.objects()
-			if err != nil {
-				return err
-			}
-			var sites v1alpha1.SiteList
-			if err := c.List(cmd.Context(), &sites); err != nil {
-				return fmt.Errorf("list sites: %w", err)
-			}
-			w := tabwriter.NewWriter(g.streams.Out, 0, 0, 3, ' ', 0)
-			fmt.Fprintln(w, "NAME\tLINK\tMEMBERS\tVERSION\tURL\tLABELS")
-			for i := range sites.Items {
-				s := &sites.Items[i]
-				link := "-"
-				if cond := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ConditionReady); cond != nil {
-					link = cond.Reason
-				}
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, link, members(s), orDash(s.Status.Version), orDash(s.Status.Gateway), metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: s.Labels}))
-			}
-			return w.Flush()
-		},
-	}
-}
-
-func members(s *v1alpha1.Site) string {
-	var out []string
-	for _, m := range s.Status.Members {
-		if revoked(s, m.ID) {
-			continue
-		}
-		out = append(out, m.ID)
-	}
-	return orDash(strings.Join(out, ","))
 }
 
 func revoked(s *v1alpha1.Site, id string) bool {

@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -45,6 +46,9 @@ type Options struct {
 	// RevocationDelay is how long a revoked member may stay at most because the bus cannot cut it off, as an
 	// existing NATS; zero: it is cut off at once. Published to people.
 	RevocationDelay time.Duration
+	// AdmissionURL is where the API server reaches the hub's port, to ask about objects while they are
+	// applied; empty when it cannot, and then conditions alone say what is wrong.
+	AdmissionURL string
 	// Features in the order of their Setup.
 	Features []Feature
 	Log      *slog.Logger
@@ -91,9 +95,10 @@ func Run(ctx context.Context, o Options, ready func()) error {
 			return fmt.Errorf("set up feature %s: %w", f.Name(), err)
 		}
 	}
-	if err := publish(ctx, o); err != nil {
+	if err := publish(ctx, host.direct, o); err != nil {
 		return err
 	}
+	host.Public.Handle("POST "+pathAdmission+"{token}/{hook}", host.Admission)
 	server := &http.Server{
 		Handler:           host.Public,
 		TLSConfig:         o.TLS,
@@ -106,6 +111,7 @@ func Run(ctx context.Context, o Options, ready func()) error {
 	port := func(ctx context.Context) error {
 		return serve(ctx, server, o.Listener, func() {
 			host.People.AwaitKnown(ctx)
+			host.admit(ctx, o)
 			ready()
 		})
 	}
@@ -116,6 +122,14 @@ func Run(ctx context.Context, o Options, ready func()) error {
 		return fmt.Errorf("run the hub: %w", err)
 	}
 	return nil
+}
+
+// admit makes the API server ask this hub, now that it answers. A hub that cannot is one whose courtesy is
+// missing, no more.
+func (h *Host) admit(ctx context.Context, o Options) {
+	if err := h.Admission.install(ctx, h.direct, o.AdmissionURL, o.CA); err != nil && ctx.Err() == nil {
+		h.Log.Warn("objects are not checked while they are applied, but by conditions", "error", err)
+	}
 }
 
 func newHost(ctx context.Context, o Options) (*Host, error) {
@@ -143,6 +157,10 @@ func newHost(ctx context.Context, o Options) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
+	direct, err := client.New(o.Config, client.Options{Scheme: scheme})
+	if err != nil {
+		return nil, fmt.Errorf("client of the Kubernetes API: %w", err)
+	}
 	fleet := NewFleet(o.Bus, o.Store, o.Log.With("component", "fleet"), o.Now)
 	if err := registerMetrics(o.Metrics, fleet, desired); err != nil {
 		return nil, err
@@ -153,8 +171,8 @@ func newHost(ctx context.Context, o Options) (*Host, error) {
 		}
 	}
 	return &Host{
-		Manager: mgr, Client: mgr.GetClient(), Bus: o.Bus, Desired: desired, Fleet: fleet,
-		Caller: NewCaller(o.Bus, fleet), People: people, Public: http.NewServeMux(),
+		direct: direct, Manager: mgr, Client: mgr.GetClient(), Bus: o.Bus, Desired: desired, Fleet: fleet,
+		Caller: NewCaller(o.Bus, fleet), People: people, Admission: newAdmission(), Public: http.NewServeMux(),
 		URL: o.URL, CA: o.CA, Log: o.Log, Metrics: o.Metrics, Now: o.Now,
 	}, nil
 }

@@ -266,9 +266,23 @@ func restart(t *testing.T, f *fleettest.Fleet) {
 	if _, err := f.SiteStatus("shop-1"); err == nil {
 		t.Error("a site goes on after Ctrl-C")
 	}
+	// A disk may lose anything meanwhile.
+	broken := filepath.Join(f.SiteDir("shop-2"), "store.db")
+	must(t, os.WriteFile(broken, []byte(strings.Repeat("lost ", 10_000)), 0o600))
 	f.Start(t)
 	if v := status(t, f, "hello"); len(v.Sites) != 3 {
 		t.Errorf("after a restart app/hello has %d sites", len(v.Sites))
+	}
+	fleettest.Eventually(t, time.Minute, "shop-2, whose store was lost, serves again", func() string {
+		for _, s := range status(t, f, "hello").Sites {
+			if s.Site == "shop-2" && s.Standing == app.StandingHealthy {
+				return ""
+			}
+		}
+		return "not healthy"
+	})
+	if _, err := os.Stat(broken + ".damaged"); err != nil {
+		t.Errorf("the damaged file was not set aside: %v", err)
 	}
 }
 

@@ -64,9 +64,12 @@ func Run(ctx context.Context, version string, logTo io.Writer, o sitecli.RunOpti
 		return err
 	}
 	// The store's lock comes first: it makes sure that no other agent has this directory.
-	db, err := store.Open(filepath.Join(o.DataDir, "store.db"))
+	db, losses, err := store.OpenMended(filepath.Join(o.DataDir, "store.db"))
 	if err != nil {
 		return err
+	}
+	if losses.SetAside != "" || len(losses.Records) > 0 {
+		log.Error("this site's store was damaged: what is lost is fetched from the hub again; look at the disk", "records", losses.Records, "damaged file", losses.SetAside)
 	}
 	defer db.Close()
 	serving, names, err := servingNames(o, log)
@@ -162,7 +165,7 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 	}
 	agent, err := site.New(site.Options{
 		Site: identity.Site(), Member: identity.Member(), Dir: o.DataDir, Store: db, Bus: bus,
-		Fetcher: site.NewHTTPFetcher(hubClient(identity), func() string { return identity.HubURLs()[0] }),
+		Fetcher: site.NewHTTPFetcher(hubClient(identity), identity.HubURLs),
 		Gateway: func(h *site.Host) (site.Gateway, error) { return gateway(h, o, servingTLS) },
 		Modules: features(identity, processes),
 		Version: version, Log: log, Metrics: metrics, Forget: identity.Forget,
@@ -212,7 +215,7 @@ func serveAdmin(ctx context.Context, wg *sync.WaitGroup, o sitecli.RunOptions, m
 		return fmt.Errorf("remember administration address: %w", err)
 	}
 	wg.Go(func() {
-		if err := telemetry.Serve(ctx, l, telemetry.Handler(metrics, nil)); err != nil {
+		if err := telemetry.Serve(ctx, l, telemetry.Handler(map[string]prometheus.Gatherer{"/metrics": metrics}, nil)); err != nil {
 			log.Error("administration port failed", "error", err)
 		}
 	})

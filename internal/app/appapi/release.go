@@ -101,19 +101,29 @@ func Facts(s *v1alpha1.Site) fleet.Facts {
 }
 
 // Granted reports whether any grant lets apps of a namespace use a runtime, and the host when root is
-// asked for, on a site. A grant whose selector cannot be read grants nothing.
+// asked for, on a site; an empty runtime stands for whichever. A grant whose selector cannot be read grants
+// nothing.
 func Granted(grants []v1alpha1.SiteGrant, namespace, runtime string, root bool, site *v1alpha1.Site) bool {
 	for i := range grants {
-		g := &grants[i].Spec
-		if !slices.Contains(g.Namespaces, namespace) && !slices.Contains(g.Namespaces, "*") || !slices.Contains(g.Runtimes, runtime) || root && !g.Host.Root {
+		if !allows(&grants[i].Spec, namespace, runtime, root) {
 			continue
 		}
-		selector, err := metav1.LabelSelectorAsSelector(&g.Sites)
+		selector, err := metav1.LabelSelectorAsSelector(&grants[i].Spec.Sites)
 		if err == nil && selector.Matches(labels.Set(site.Labels)) {
 			return true
 		}
 	}
 	return false
+}
+
+// GrantedSomewhere is Granted for sites that may be yet to come.
+func GrantedSomewhere(grants []v1alpha1.SiteGrant, namespace, runtime string, root bool) bool {
+	return slices.ContainsFunc(grants, func(g v1alpha1.SiteGrant) bool { return allows(&g.Spec, namespace, runtime, root) })
+}
+
+func allows(g *v1alpha1.SiteGrantSpec, namespace, runtime string, root bool) bool {
+	return (slices.Contains(g.Namespaces, namespace) || slices.Contains(g.Namespaces, "*")) &&
+		(runtime == "" || slices.Contains(g.Runtimes, runtime)) && (!root || g.Host.Root)
 }
 
 // MaxUnavailable returns how many of total sites may be without a healthy release at once: at least one.

@@ -29,6 +29,10 @@ type book struct {
 	// the apps that were not looked at since. See settled.
 	lost    map[fleet.SiteName]bool
 	pending map[fleet.AppKey]bool
+
+	// freed is called with each app that was kept from a route at some site once that route is free. It must
+	// not block. It is set before the book is used.
+	freed func(fleet.AppKey)
 }
 
 // page is one site's section. Its mutex is held while the section is written, so that two apps that
@@ -37,12 +41,14 @@ type page struct {
 	mu    sync.Mutex
 	facts fleet.Facts
 	apps  map[fleet.AppKey]app.Placement
+	// kept are the apps that wanted a route which another has, by route.
+	kept map[app.Route]map[fleet.AppKey]bool
 }
 
 func newBook(d *hub.Desired, changed func(fleet.SiteName)) *book {
 	return &book{
 		desired: d, changed: changed, sites: map[fleet.SiteName]*page{}, where: map[fleet.AppKey]map[fleet.SiteName]bool{},
-		lost: map[fleet.SiteName]bool{}, pending: map[fleet.AppKey]bool{},
+		lost: map[fleet.SiteName]bool{}, pending: map[fleet.AppKey]bool{}, freed: func(fleet.AppKey) {},
 	}
 }
 
@@ -125,7 +131,7 @@ func (b *book) page(site fleet.SiteName) *page {
 	defer b.mu.Unlock()
 	p, ok := b.sites[site]
 	if !ok {
-		p = &page{apps: map[fleet.AppKey]app.Placement{}}
+		p = &page{apps: map[fleet.AppKey]app.Placement{}, kept: map[app.Route]map[fleet.AppKey]bool{}}
 		b.sites[site] = p
 	}
 	return p
@@ -161,7 +167,8 @@ func (b *book) told(site fleet.SiteName, key fleet.AppKey) app.Placement {
 }
 
 // tell makes placement what the site of these facts runs of its app; nil takes the app away. The site's
-// other apps stay as they are. It does nothing when nothing changes.
+// other apps stay as they are. It does nothing when nothing changes. Two apps never have one route at a site:
+// the one that was told first keeps it, and the other gets a routeTakenError.
 func (b *book) tell(ctx context.Context, facts fleet.Facts, key fleet.AppKey, placement *app.Placement) error {
 	p := b.page(facts.Name)
 	p.mu.Lock()
@@ -169,6 +176,12 @@ func (b *book) tell(ctx context.Context, facts fleet.Facts, key fleet.AppKey, pl
 	old, had := p.apps[key]
 	if placement == nil && !had {
 		return nil
+	}
+	if placement != nil && old.Digest != placement.Digest {
+		if holder, taken := p.holder(*placement); taken {
+			p.keep(*placement.Route, key)
+			return &routeTakenError{holder}
+		}
 	}
 	section := app.Section{Facts: facts}
 	for k, other := range p.apps {
@@ -195,6 +208,9 @@ func (b *book) tell(ctx context.Context, facts fleet.Facts, key fleet.AppKey, pl
 		p.apps[key] = *placement
 	}
 	b.note(facts.Name, key, placement != nil)
+	if old.Route != nil && (placement == nil || placement.Route == nil || *placement.Route != *old.Route) {
+		b.free(p, *old.Route)
+	}
 	if placement == nil || old.Digest != placement.Digest {
 		b.changed(facts.Name)
 	}

@@ -68,6 +68,7 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 		return err
 	}
 	changes := hub.NewNotifier()
+	f.book.freed = func(key fleet.AppKey) { changes.Notify(objectKey(key)) }
 	for _, key := range f.book.apps() {
 		changes.Notify(objectKey(key))
 	}
@@ -85,6 +86,8 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 	bySecret := hub.NewNotifier()
 	f.secrets.OnChange(func(namespace, name string) { bySecret.Notify(types.NamespacedName{Namespace: namespace, Name: name}) })
 	f.registerViews(h)
+	hub.Validate(h, "grants", "apps", f.checkGrants)
+	hub.Validate(h, "secrets", "apps", f.checkSecrets)
 	r := &reconciler{host: h, bundles: f.bundles, secrets: f.secrets, book: f.book, written: map[fleet.AppKey]writeMark{}}
 	err := ctrl.NewControllerManagedBy(h.Manager).Named("app").
 		For(&v1alpha1.App{}).

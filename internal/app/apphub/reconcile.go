@@ -27,8 +27,8 @@ import (
 
 // reconciler brings one App to its sites, in the steps of Reconcile.
 //
-// It reads Apps, Sites, SiteGrants, the registry, whether Secrets are there, and what sites report. It writes Releases, the sites'
-// section of apps, and App.status.
+// It reads Apps, Sites, SiteGrants, the registry, whether Secrets are there, and what sites report. It writes
+// Releases, the sites' section of apps, and App.status.
 type reconciler struct {
 	host    *hub.Host
 	bundles Bundles
@@ -188,10 +188,14 @@ func (r *reconciler) render(_ context.Context, p *pass) error {
 			return err
 		}
 		p.targets[name] = target
-		p.states = append(p.states, app.SiteState{
+		state := app.SiteState{
 			Site: name, Link: r.host.Fleet.Link(name), Target: target.Digest,
 			Told: r.book.told(name, p.key).Digest, Report: r.reportOf(name, p.key),
-		})
+		}
+		if holder, taken := r.book.routeHolder(name, target); taken {
+			state.Blocked = routeTaken(target.Route, holder)
+		}
+		p.states = append(p.states, state)
 	}
 	return nil
 }
@@ -229,6 +233,11 @@ func (r *reconciler) tell(ctx context.Context, p *pass) error {
 			continue
 		}
 		err := r.book.tell(ctx, appapi.Facts(p.sites[s.Site]), p.key, &placement)
+		var taken *routeTakenError
+		if errors.As(err, &taken) { // by an app that was told since this one was rendered
+			s.Blocked = routeTaken(placement.Route, taken.holder)
+			continue
+		}
 		if errors.Is(err, wire.ErrTooLarge) {
 			return &problem{v1alpha1.ReasonSectionTooLarge, fmt.Sprintf("site %s cannot be told of more apps: %v", s.Site, err), 0}
 		}

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -82,14 +83,27 @@ func (p *pass) secretUses() []hub.SecretUse {
 	return usesOf(p.key, appapi.SecretRefs(p.app.Spec.SecretRefs))
 }
 
-// needs checks the app's references to Secrets, and looks whether all are there.
-func (r *reconciler) needs(ctx context.Context, p *pass) error {
+// checkSecrets refuses references that get in each other's way, which the schema cannot say.
+func (f *Feature) checkSecrets(_ context.Context, _, a *v1alpha1.App) ([]string, field.ErrorList) {
+	if i, err := badSecretRef(a); err != nil {
+		path := field.NewPath("spec", "secretRefs").Index(i)
+		return nil, field.ErrorList{field.Invalid(path, a.Spec.SecretRefs[min(i, len(a.Spec.SecretRefs)-1)].Name, err.Error())}
+	}
+	return nil, nil
+}
+
+func badSecretRef(a *v1alpha1.App) (int, error) {
 	env := map[string]string{}
-	for name := range p.app.Spec.Env {
+	for name := range a.Spec.Env {
 		env[name] = ""
 	}
-	if err := app.CheckSecretRefs(appapi.SecretRefs(p.app.Spec.SecretRefs), env); err != nil {
-		return &problem{v1alpha1.ReasonSecretsInvalid, err.Error(), 0}
+	return app.BadSecretRef(appapi.SecretRefs(a.Spec.SecretRefs), env)
+}
+
+// needs checks the app's references to Secrets, and looks whether all are there.
+func (r *reconciler) needs(ctx context.Context, p *pass) error {
+	if i, err := badSecretRef(p.app); err != nil {
+		return &problem{v1alpha1.ReasonSecretsInvalid, fmt.Sprintf("secretRefs[%d]: %v", i, err), 0}
 	}
 	missing, err := r.secrets.Missing(ctx, p.secretUses())
 	if err != nil {

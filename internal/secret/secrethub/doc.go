@@ -10,6 +10,7 @@ package secrethub
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -27,6 +28,7 @@ import (
 	"github.com/skerry-dev/skerry/api/v1alpha1"
 	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/hub"
+	"github.com/skerry-dev/skerry/internal/secret"
 )
 
 // Apps says which apps a site is told to run.
@@ -60,6 +62,8 @@ type Feature struct {
 	sealed      prometheus.Counter
 	// unsettled are the sites that keep a secret for an earlier release: their reports are looked at.
 	unsettled map[fleet.SiteName]bool
+	// closed are the sites that could not open something.
+	closed map[fleet.SiteName]bool
 }
 
 // New returns the feature.
@@ -69,6 +73,7 @@ func New(apps Apps) *Feature {
 		sites:       map[types.NamespacedName]map[fleet.SiteName]bool{},
 		undelivered: map[types.NamespacedName]map[fleet.SiteName]string{},
 		unsettled:   map[fleet.SiteName]bool{},
+		closed:      map[fleet.SiteName]bool{},
 		sealed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "skerry_hub_secrets_sealed_total", Help: "Times that a Secret was sealed to a member of a site."}),
 	}
@@ -87,8 +92,9 @@ func (f *Feature) Setup(_ context.Context, h *hub.Host) error {
 	}
 	f.apps.OnTold(f.told.NotifySite)
 	h.Fleet.OnChange(func(site fleet.SiteName) {
+		closed := len(f.closedAt(site)) > 0
 		f.mu.Lock()
-		look := f.unsettled[site]
+		look := f.unsettled[site] || closed || f.closed[site]
 		f.mu.Unlock()
 		if look {
 			f.told.NotifySite(site)
@@ -169,16 +175,36 @@ func (f *Feature) note(site fleet.SiteName, needed []types.NamespacedName, probl
 	return changed
 }
 
-func (f *Feature) setUnsettled(site fleet.SiteName, unsettled bool) {
+// watch says whether reports of a site are to be looked at.
+func (f *Feature) watch(site fleet.SiteName, unsettled, closed bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if delete(f.unsettled, site); unsettled {
 		f.unsettled[site] = true
 	}
+	if delete(f.closed, site); closed {
+		f.closed[site] = true
+	}
+}
+
+// closedAt returns what a site says that it cannot open of what it is told now, by "namespace/name".
+func (f *Feature) closedAt(site fleet.SiteName) map[string]string {
+	report, ok := f.host.Fleet.Report(site)
+	if !ok || report.Modules[sectionName] == nil {
+		return nil
+	}
+	if m := f.host.Desired.Manifest(site); report.HubEpoch != m.HubEpoch || report.Generation != m.Generation {
+		return nil // it speaks of something older
+	}
+	var r secret.Report
+	if err := json.Unmarshal(report.Modules[sectionName], &r); err != nil {
+		return nil
+	}
+	return r.Closed
 }
 
 func (f *Feature) forget(site fleet.SiteName) {
-	f.setUnsettled(site, false)
+	f.watch(site, false, false)
 	for _, key := range f.note(site, nil, nil) {
 		f.tell(key)
 	}

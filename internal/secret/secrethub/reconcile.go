@@ -49,7 +49,7 @@ func (f *Feature) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result,
 	}
 	f.load(p)
 	p.members = members(&site)
-	f.setUnsettled(p.site, p.want(uses, func(app fleet.AppKey) bool { return f.apps.Settled(p.site, app) }))
+	unsettled := p.want(uses, func(app fleet.AppKey) bool { return f.apps.Settled(p.site, app) })
 	for _, want := range p.wanted {
 		if err := f.seal(ctx, p, want); err != nil {
 			return ctrl.Result{}, err
@@ -59,9 +59,14 @@ func (f *Feature) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result,
 	if err := f.write(ctx, p); err != nil {
 		return ctrl.Result{}, err
 	}
+	closed := f.closedAt(p.site)
+	f.watch(p.site, unsettled, len(closed) > 0)
 	var needed []types.NamespacedName
 	for _, e := range p.wanted {
 		needed = append(needed, entryKey(e))
+		if reason, ok := closed[entryKey(e).String()]; ok {
+			p.problems[entryKey(e)] = "the site cannot open it: " + reason
+		}
 	}
 	for _, key := range f.note(p.site, needed, p.problems) {
 		f.tell(key)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -159,6 +160,22 @@ func TestSecrets(t *testing.T) {
 	})
 	t.Run("a deleted Secret stays where it is, and goes nowhere else", func(t *testing.T) { deleted(t, w, a, shop, depot) })
 	t.Run("an earlier release's secrets stay until the next one runs", func(t *testing.T) { settling(t, w, a, shop) })
+	t.Run("what a site cannot open is said", func(t *testing.T) {
+		shop.reports(secret.Report{Closed: map[string]string{"default/db": "because of the test", "other/x": "of no concern"}})
+		w.says(a, "Ready", v1alpha1.ReasonSecretsUndelivered, "site shop-1: Secret db: the site cannot open it: because of the test")
+		shop.runs()
+		w.says(a, "Ready", v1alpha1.ReasonReady, "")
+	})
+	t.Run("what cannot be used is refused when it is applied", func(t *testing.T) {
+		b := &v1alpha1.App{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "twice"}, Spec: v1alpha1.AppSpec{
+			Source: v1alpha1.AppSource{Bundle: "twice:1"}, Placement: v1alpha1.Placement{Sites: metav1.LabelSelector{}},
+			SecretRefs: []v1alpha1.SecretRef{key("db", "password"), key("dc", "password")},
+		}}
+		err := w.client.Create(w.ctx, b)
+		if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), `spec.secretRefs[1]: Invalid value: "dc": env[0]: variable "DB_PASSWORD" is set twice`) {
+			t.Errorf("one variable of two Secrets was answered with %v", err)
+		}
+	})
 	t.Run("what does not fit is said", func(t *testing.T) { tooLarge(t, w, a, shop) })
 	t.Run("a lost store is made anew, apps first", func(t *testing.T) { lost(t, w, a, shop) })
 	t.Run("the bus never holds a value", func(t *testing.T) { grep(t, w) })

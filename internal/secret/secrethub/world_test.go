@@ -3,21 +3,10 @@ package secrethub_test
 import (
 	"context"
 	"crypto/ecdh"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
-	"log/slog"
-	"math/big"
-	"net"
 	"testing"
-	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -27,15 +16,13 @@ import (
 	"github.com/skerry-dev/skerry/internal/app/apphub"
 	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/hub"
+	"github.com/skerry-dev/skerry/internal/hub/hubtest"
 	"github.com/skerry-dev/skerry/internal/kubetest"
 	"github.com/skerry-dev/skerry/internal/secret"
 	"github.com/skerry-dev/skerry/internal/secret/secrethub"
 	"github.com/skerry-dev/skerry/internal/wire"
 	"github.com/skerry-dev/skerry/internal/wire/membus"
 )
-
-// patience is how long something may take to come true.
-const patience = 30 * time.Second
 
 // everything is a registry that has every bundle.
 type everything struct{}
@@ -61,69 +48,24 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	t.Cleanup(cancel)
 	api := kubetest.Start(t)
-	w := &world{t: t, ctx: ctx, broker: membus.New(), config: api.Config}
-	scheme, err := hub.Scheme()
-	w.must(err)
-	w.client, err = client.New(api.Config, client.Options{Scheme: scheme})
-	w.must(err)
+	w := &world{t: t, ctx: t.Context(), broker: membus.New(), config: api.Config, client: hubtest.Client(t, api.Config)}
 	w.start()
-	t.Cleanup(func() { w.stop() })
 	return w
 }
 
 // start starts a hub on the API and the broker that are there.
 func (w *world) start() {
 	w.t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	w.must(err)
-	cert, ca := selfSigned(w.t)
 	bus := w.broker.Client()
-	ctx, cancel := context.WithCancel(w.ctx)
 	apps := apphub.New(everything{})
 	secrets := secrethub.New(apps)
 	apps.UseSecrets(secrets)
-	ready, done := make(chan struct{}), make(chan error, 1)
-	go func() {
-		done <- hub.Run(ctx, hub.Options{
-			Config: w.config, Bus: bus, Store: bus, Listener: l, URL: "https://" + l.Addr().String(), CA: ca,
-			TLS:      &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequestClientCert},
-			Features: []hub.Feature{apps, secrets},
-			Log:      slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
-		}, func() { close(ready) })
-	}()
+	h := hubtest.Start(w.t, hubtest.Options{API: w.config, Bus: bus, Store: bus, Features: []hub.Feature{apps, secrets}})
 	w.stop = func() {
-		cancel()
-		if err := <-done; err != nil {
-			w.t.Errorf("hub: %v", err)
-		}
+		h.Stop()
 		bus.Close()
-		w.stop = func() {}
 	}
-	select {
-	case <-ready:
-	case err := <-done:
-		w.t.Fatalf("hub: %v", err)
-	}
-}
-
-func selfSigned(t *testing.T) (tls.Certificate, []byte) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
 func (w *world) must(err error) {
@@ -136,17 +78,7 @@ func (w *world) must(err error) {
 // eventually waits until fn returns nothing wrong.
 func (w *world) eventually(what string, fn func() string) {
 	w.t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		wrong := fn()
-		if wrong == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			w.t.Fatalf("%s: %s", what, wrong)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	hubtest.Eventually(w.t, what, fn)
 }
 
 // machine is the one member of a site that the test speaks for, over the bus alone.
@@ -161,7 +93,7 @@ type machine struct {
 
 func (w *world) site(name string, labels map[string]string) *machine {
 	w.t.Helper()
-	w.must(w.client.Create(w.ctx, &v1alpha1.Site{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}))
+	w.must(w.client.Create(w.ctx, hubtest.Labelled(name, labels)))
 	m := &machine{w: w, site: fleet.SiteName(name), bus: w.broker.Client()}
 	m.join("m-1")
 	return m
@@ -265,15 +197,29 @@ func (m *machine) opens() map[string]string {
 // runs makes the site report that it runs what it is told.
 func (m *machine) runs() {
 	m.w.t.Helper()
+	m.reports(secret.Report{})
+}
+
+// reports makes the site report that it runs what it is told, and what it says of secrets.
+func (m *machine) reports(secrets secret.Report) {
+	m.w.t.Helper()
 	var apps app.Report
 	for _, p := range m.told() {
 		ref := app.ReleaseRef{Release: p.Release, Version: p.Version, Digest: p.Digest}
 		apps.Apps = append(apps.Apps, app.AppReport{App: p.App, Desired: ref, Running: ref, Phase: fleet.PhaseRunning})
 	}
-	body, err := json.Marshal(apps)
-	m.w.must(err)
+	modules := map[string]json.RawMessage{}
+	for name, part := range map[string]any{app.SectionName: apps, secret.SectionName: secrets} {
+		body, err := json.Marshal(part)
+		m.w.must(err)
+		modules[name] = body
+	}
 	m.sequence++
-	data, err := wire.Report{Site: m.site, Member: m.member, Epoch: "e1", Sequence: m.sequence, Modules: map[string]json.RawMessage{app.SectionName: body}}.Encode()
+	manifest := m.manifest()
+	data, err := wire.Report{
+		Site: m.site, Member: m.member, Epoch: "e1", Sequence: m.sequence, Modules: modules,
+		HubEpoch: manifest.HubEpoch, Generation: manifest.Generation,
+	}.Encode()
 	m.w.must(err)
 	_, err = m.bus.Put(m.w.ctx, wire.ReportSubject(m.site, m.member), data, wire.AnyRevision)
 	m.w.must(err)

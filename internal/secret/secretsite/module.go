@@ -11,6 +11,8 @@ import (
 	"crypto/ecdh"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/skerry-dev/skerry/internal/fleet"
@@ -21,6 +23,9 @@ import (
 
 // sectionKey is the module's one record: the section as it came.
 const sectionKey = "section"
+
+// maxReported bounds the Secrets that a report names as closed: a report is one message.
+const maxReported = 20
 
 // Module is the site's half of secrets. Its methods are safe for concurrent use.
 type Module struct {
@@ -148,7 +153,11 @@ func (m *Module) Report() any {
 	if len(m.closed) == 0 {
 		return nil
 	}
-	return secret.Report{Closed: m.closed}
+	closed := map[string]string{}
+	for _, key := range slices.Sorted(maps.Keys(m.closed))[:min(len(m.closed), maxReported)] {
+		closed[key] = m.closed[key]
+	}
+	return secret.Report{Closed: closed}
 }
 
 // Stop implements site.Module.
