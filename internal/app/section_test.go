@@ -229,7 +229,7 @@ func TestSeal(t *testing.T) {
 }
 
 func FuzzDecodeSection(f *testing.F) {
-	for _, s := range []app.Section{{}, {Apps: []app.Placement{placement("a"), placement("b")}}} {
+	for _, s := range []app.Section{{}, {Apps: []app.Placement{placement("a"), withSecrets(placement("b"))}}} {
 		data, err := s.Encode()
 		if err != nil {
 			f.Fatal(err)

@@ -196,6 +196,7 @@ func (w *worker) promote(l *live) error {
 	if err := w.remember(func(r *appRecord) { r.Good, r.Next = &l.rel, nil }); err != nil {
 		return err
 	}
+	w.rotated()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.current, w.candidate = l, nil

@@ -73,9 +73,6 @@ func (m *Module) secretsChanged() {
 // secretsOf returns what a release gets of the site's secrets now. Nothing of what runs is touched.
 func (w *worker) secretsOf(rel release) (app.SecretValues, error) {
 	refs := rel.Placement.Secrets
-	if len(refs) == 0 {
-		return nil, nil
-	}
 	if app.HasFiles(refs) && w.m.memory == nil {
 		w.remark(conditionNotInMemory, w.m.noMemory.Error())
 		return nil, fmt.Errorf("files of secrets: %w", w.m.noMemory)
@@ -180,7 +177,6 @@ func (w *worker) restart(ctx context.Context, l *live) time.Duration {
 	if err := w.rollOut(ctx, l.rel.Placement); err != nil {
 		return w.notRotated(ctx, err)
 	}
-	w.rotated()
 	return 0
 }
 
@@ -223,6 +219,7 @@ func (w *worker) sendSignals(l *live) {
 	}
 }
 
+// rotated notes that what runs has the newest secrets.
 func (w *worker) rotated() {
 	w.remark(conditionOutdated, "")
 	w.rotations = 0

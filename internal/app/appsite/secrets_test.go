@@ -19,6 +19,7 @@ import (
 	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/site"
 	"github.com/skerry-dev/skerry/internal/store"
+	"github.com/skerry-dev/skerry/internal/testenv"
 )
 
 // sent are the secrets that a hub sent to the box.
@@ -67,10 +68,11 @@ type vault struct {
 // lock runs fn on a vault in a bubble of its own time.
 func lock(t *testing.T, rt *scripted, fn func(*testing.T, *vault)) {
 	t.Helper()
+	testenv.Require(t, testenv.Memory())
 	synctest.Test(t, func(t *testing.T) {
-		memory, err := os.MkdirTemp("/dev/shm", "skerry-test-")
+		memory, err := os.MkdirTemp(testenv.MemoryDir, "skerry-test-")
 		if err != nil {
-			t.Skipf("SKIPPED: %v", err)
+			t.Fatal(err)
 		}
 		defer os.RemoveAll(memory)
 		v := &vault{box: newBox(t), rt: rt, sent: &sent{values: map[string]map[string]fleet.SecretValue{}}, memory: memory}
@@ -345,6 +347,26 @@ func TestFilesNeedMemory(t *testing.T) {
 		}
 		v.apply(v.needing("2", envRef()))
 		v.story("variables need none", "start hello-2")
+		v.remarks("and the remark goes", nil)
+		v.apply(v.needing("3", fileRef(app.SecretNone)))
+		v.story("the second goes on while the third cannot start")
+		v.apply(v.push("4", nil))
+		v.story("nor do apps without secrets", "start hello-4", "stop hello-2")
+		v.remarks("and the remark goes", nil)
+	})
+}
+
+func TestNewReleaseHasTheNewestSecrets(t *testing.T) {
+	rt := &scripted{scripts: map[string]script{}}
+	lock(t, rt, func(_ *testing.T, v *vault) {
+		v.sent.put("default/db", password("one"))
+		v.apply(v.needing("1", envRef()))
+		v.story("first", "start hello-1")
+		rt.scripts["hello-1"] = script{fail: true}
+		v.sent.put("default/db", password("two"))
+		v.story("this release does not start with it", "start hello-1", "stop hello-1")
+		v.apply(v.needing("2", envRef()))
+		v.story("another one does", "start hello-2", "stop hello-1")
 		v.remarks("and the remark goes", nil)
 	})
 }

@@ -14,27 +14,22 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/skerry-dev/skerry/internal/fleet"
+	"github.com/skerry-dev/skerry/internal/testenv"
 )
 
 // memory is a place in memory of this test's own.
 func memory(t *testing.T) string {
 	t.Helper()
-	for _, place := range Places() {
-		if inMemory(place) != nil {
-			continue
-		}
-		dir, err := os.MkdirTemp(place, "skerry-test-")
-		if err != nil {
-			continue
-		}
-		t.Cleanup(func() { _ = os.RemoveAll(dir) })
-		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		return dir
+	testenv.Require(t, testenv.Memory())
+	dir, err := os.MkdirTemp(testenv.MemoryDir, "skerry-test-")
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Skipf("SKIPPED: none of %v is in memory", Places())
-	return ""
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 func open(t *testing.T, place string) *Root {
@@ -216,9 +211,7 @@ func TestOpenRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(disk)
-	if inMemory(disk) == nil {
-		t.Skip("SKIPPED: /var/tmp is in memory here")
-	}
+	testenv.Require(t, testenv.Need{Name: "a disk at /var/tmp", Met: func() bool { return inMemory(disk) != nil }})
 	place := memory(t)
 	if _, err := Open([]string{disk, filepath.Join(place, "none")}, "agent"); !errors.Is(err, ErrNoMemory) ||
 		!strings.Contains(err.Error(), disk+" is not in memory") || !strings.Contains(err.Error(), "none") {
@@ -274,9 +267,7 @@ func TestOpenRefusesTraps(t *testing.T) {
 
 // TestDirectoryOfAnotherUser rewrites files in a directory that belongs to the app's user, who tampers with it.
 func TestDirectoryOfAnotherUser(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED: only root gives directories away")
-	}
+	testenv.Require(t, testenv.Root())
 	const uid = 60123
 	place := memory(t)
 	r := open(t, place)

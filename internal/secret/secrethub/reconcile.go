@@ -51,6 +51,9 @@ func (f *Feature) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result,
 	p.members = members(&site)
 	unsettled := p.want(uses, func(app fleet.AppKey) bool { return f.apps.Settled(p.site, app) })
 	for _, want := range p.wanted {
+		if len(p.members) == 0 {
+			break // nobody could open anything
+		}
 		if err := f.seal(ctx, p, want); err != nil {
 			return ctrl.Result{}, err
 		}
@@ -95,7 +98,7 @@ func (f *Feature) load(p *pass) {
 func members(site *v1alpha1.Site) []secret.Sealed {
 	var out []secret.Sealed
 	for _, m := range site.Status.Members {
-		if !hub.Revoked(site, m.ID) && len(m.SealKey) > 0 {
+		if !hub.Revoked(site, m.ID) {
 			out = append(out, secret.Sealed{Member: fleet.MemberID(m.ID), Key: m.SealKey})
 		}
 	}

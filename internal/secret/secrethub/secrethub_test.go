@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/skerry-dev/skerry/api/v1alpha1"
+	"github.com/skerry-dev/skerry/internal/hub/hubtest"
 	"github.com/skerry-dev/skerry/internal/secret"
 	"github.com/skerry-dev/skerry/internal/wire"
 )
@@ -157,6 +158,22 @@ func TestSecrets(t *testing.T) {
 		shop.join("m-2")
 		shop.gets("sealed to the new member alone", map[string]string{"default/db/password": "plain-two"})
 		shop.runs()
+	})
+	t.Run("a machine without a key is said, once", func(t *testing.T) {
+		bus := w.broker.Client()
+		defer bus.Close()
+		blank := hubtest.NewSite(t, w.client, bus, hubtest.Labelled("blank", map[string]string{"shop": "yes"}))
+		w.says(a, "Ready", v1alpha1.ReasonSecretsUndelivered, "site blank: Secret db: it cannot be sealed to member m1")
+		before := blank.Section(wire.ManifestSection)
+		site := &v1alpha1.Site{ObjectMeta: metav1.ObjectMeta{Name: "blank"}}
+		w.patch(site, `{"metadata":{"annotations":{"looked":"at again"}}}`)
+		w.put("default", "unrelated", nil)
+		w.patch(site, `{"metadata":{"labels":{"shop":null}}}`)
+		w.says(a, "Ready", v1alpha1.ReasonReady, "")
+		if after := blank.Section(wire.ManifestSection); bytes.Equal(before, after) || !bytes.Contains(after, []byte(`"generation":4`)) {
+			t.Errorf("app and secret came and went, which is four manifests; the last is %s", after)
+		}
+		w.must(w.client.Delete(w.ctx, site))
 	})
 	t.Run("a deleted Secret stays where it is, and goes nowhere else", func(t *testing.T) { deleted(t, w, a, shop, depot) })
 	t.Run("an earlier release's secrets stay until the next one runs", func(t *testing.T) { settling(t, w, a, shop) })
