@@ -20,6 +20,7 @@ import (
 	"github.com/skerry-dev/skerry/cmd/internal/dirs"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollhub"
 	"github.com/skerry-dev/skerry/internal/hub"
+	"github.com/skerry-dev/skerry/internal/kube"
 	"github.com/skerry-dev/skerry/internal/natsserver"
 	"github.com/skerry-dev/skerry/internal/ociregistry"
 	"github.com/skerry-dev/skerry/internal/telemetry"
@@ -37,6 +38,8 @@ type hubOptions struct {
 	names     []string
 	// kubeconfig names an existing cluster's API in place of the embedded one.
 	kubeconfig string
+	// identity is how the embedded API knows people.
+	identity kube.Identity
 	// natsListen is the address of NATS' own TLS port, for large hubs.
 	natsListen string
 	external   externalNATS

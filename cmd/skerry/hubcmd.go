@@ -66,6 +66,7 @@ func newHubRun() *cobra.Command {
 	f.StringArrayVar(&o.names, "name", nil, "DNS name or IP address for the certificates; may be given again")
 	f.StringVar(&o.kubeAddr, "kube-addr", "127.0.0.1:6443", "address of the embedded Kubernetes API")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "use the API of this cluster and start none")
+	o.identity.AddFlags(f)
 	f.StringVar(&o.natsListen, "nats-listen", "", "address of NATS' own TLS port, for hubs of many thousand sites")
 	f.StringVar(&o.external.url, "nats-url", "", "use this NATS and start none; its port must be open to the hub alone; needs --nats-account and --nats-signing-key")
 	f.StringVar(&o.external.account, "nats-account", "", "public key of the NATS account")

@@ -11,7 +11,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -31,7 +33,7 @@ const (
 )
 
 func addToScheme(s *runtime.Scheme) error {
-	return errors.Join(v1alpha1.AddToScheme(s), corev1.AddToScheme(s))
+	return errors.Join(v1alpha1.AddToScheme(s), corev1.AddToScheme(s), rbacv1.AddToScheme(s), authenticationv1.AddToScheme(s))
 }
 
 func newWhy(g *globals) *cobra.Command {

@@ -95,7 +95,7 @@ func Run(ctx context.Context, o Options, ready func()) error {
 			return fmt.Errorf("set up feature %s: %w", f.Name(), err)
 		}
 	}
-	if err := publish(ctx, host.direct, o); err != nil {
+	if err := errors.Join(publish(ctx, host.direct, o), installRoles(ctx, host.direct)); err != nil {
 		return err
 	}
 	host.Public.Handle("POST "+pathAdmission+"{token}/{hook}", host.Admission)

@@ -1,9 +1,12 @@
 package hub
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"time"
@@ -17,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -153,6 +157,28 @@ func typeDefinitions() ([]*unstructured.Unstructured, error) {
 		out = append(out, u)
 	}
 	return out, nil
+}
+
+// installRoles applies the ClusterRoles of people. What somebody changed in them is set back: who wants others
+// makes roles of their own.
+func installRoles(ctx context.Context, c client.Client) error {
+	docs := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(config.Roles)))
+	for {
+		doc, err := docs.Read()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		u := &unstructured.Unstructured{}
+		if err == nil {
+			err = yaml.Unmarshal(doc, &u.Object)
+		}
+		if err != nil {
+			return fmt.Errorf("read built-in roles: %w", err)
+		}
+		if err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(FieldManager), client.ForceOwnership); err != nil {
+			return fmt.Errorf("install role %s: %w", u.GetName(), err)
+		}
+	}
 }
 
 // InfoConfigMap is where people's tools find the hub: keys "url" and "ca" (PEM), and "gatewayCA" (PEM), the

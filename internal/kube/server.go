@@ -29,6 +29,8 @@ type Options struct {
 	// Names and IPs by which others than this machine reach the API, for its certificate.
 	Names []string
 	IPs   []net.IP
+	// Identity is how people are known beside certificates and service accounts.
+	Identity Identity
 	// Log takes what etcd says; its Info is Debug here. Kubernetes logs through klog, whose logger is one for
 	// the process and set by main, once.
 	Log *slog.Logger
