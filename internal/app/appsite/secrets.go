@@ -141,6 +141,7 @@ func (w *worker) remark(reason, message string) {
 // declare, and returns after how long to try again, zero for never. Whatever fails, the instance goes on with
 // the values that it has.
 func (w *worker) rotate(ctx context.Context, l *live) time.Duration {
+	w.sendSignals(l) // of files that were replaced before: whatever follows may fail
 	newer, err := w.secretsOf(l.rel)
 	if err != nil {
 		w.remark(conditionOutdated, "the app goes on with earlier values: "+err.Error())

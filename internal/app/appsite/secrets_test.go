@@ -246,6 +246,28 @@ func TestSignalWaitsUntilTheProgramRuns(t *testing.T) {
 	})
 }
 
+func TestSignalIsSentAlthoughTheSecretWent(t *testing.T) {
+	rt := &scripted{hears: true, scripts: map[string]script{"hello-1": {readyIn: 10 * time.Second}}}
+	lock(t, rt, func(t *testing.T, v *vault) {
+		v.sent.put("default/db", password("one"))
+		v.apply(v.needing("1", fileRef(app.SecretSignal)))
+		time.Sleep(11 * time.Second)
+		v.halt()
+		v.rt.story()
+		v.begin(v.memory)
+		v.story("the agent was started anew", "start hello-1")
+		v.sent.put("default/db", password("two"))
+		synctest.Wait()
+		if diff := cmp.Diff(map[string]string{"pass": "two"}, v.files()); diff != "" {
+			t.Errorf("files (-want +got):\n%s", diff)
+		}
+		v.sent.put("default/db", nil)
+		v.story("it does not run yet")
+		time.Sleep(11 * time.Second)
+		v.story("the files were replaced: it is told of them", "SIGHUP hello-1")
+	})
+}
+
 func TestRuntimeThatKnowsNoSignalStartsAnew(t *testing.T) {
 	lock(t, &scripted{}, func(_ *testing.T, v *vault) {
 		v.sent.put("default/db", password("one"))
