@@ -32,6 +32,12 @@ const (
 	ReasonRevoked         = "Revoked"
 	ReasonSelectorInvalid = "SelectorInvalid"
 	ReasonUpdateInvalid   = "UpdateInvalid"
+	// ReasonConfigMapNotFound: valuesFrom names a ConfigMap or a key that is not there.
+	ReasonConfigMapNotFound = "ConfigMapNotFound"
+	// ReasonValuesInvalid: values cannot be read, or the bundle's schema does not allow them.
+	ReasonValuesInvalid = "ValuesInvalid"
+	// ReasonConfigInvalid: a reference leads nowhere, files meet, or all of it is too large.
+	ReasonConfigInvalid = "ConfigInvalid"
 )
 
 // Reasons of conditions that speak of an App's secretRefs.

@@ -48,6 +48,10 @@ type ReleaseSpec struct {
 	Process *ProcessSpec `json:"process,omitempty"`
 	// +optional
 	OnDelete DeletePolicy `json:"onDelete,omitempty"`
+
+	// Config is all else that the app's configuration is made of; nil when there is none.
+	// +optional
+	Config *ReleaseConfig `json:"config,omitempty"`
 }
 
 // ReleaseBundle names content by digest.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"reflect"
 	"strings"
@@ -23,10 +24,12 @@ func placement(name string) app.Placement {
 		App: fleet.AppKey{Namespace: "default", Name: name}, Release: name + "-1", Version: "1.0.0", Digest: digest,
 		Bundle: app.Bundle{Repository: "default/" + name, Digest: digest, Size: 100},
 		Route:  &app.Route{Host: "shop.example", Path: "/" + name}, Env: map[string]string{"A": "b"}, AllowRoot: true, RemoveData: true,
+		Config: &app.Config{Values: json.RawMessage(`{"port":1}`), Files: map[string]string{"app.conf": "port 1"}},
 	}
 }
 
 func withSecrets(p app.Placement) app.Placement {
+	p.Config = nil
 	p.Secrets = []app.SecretRef{{
 		Name: "db", Optional: true, Env: []app.SecretEnv{{Name: "DB_PASSWORD", Key: "password"}},
 		Files: []app.SecretFile{{Path: "db/ca.pem", Key: "ca.pem"}}, OnChange: app.SecretSignal, Signal: "SIGHUP",
@@ -54,6 +57,8 @@ func frozen() map[string]any {
 			Readiness: &app.Probe{Path: "/ready", PeriodSeconds: 1, TimeoutSeconds: 2, FailureThreshold: 3, InitialDelaySeconds: 4},
 			Liveness:  &app.Probe{Path: "/live", PeriodSeconds: 1, TimeoutSeconds: 2, FailureThreshold: 3, InitialDelaySeconds: 4},
 			Limits:    app.Limits{MemoryBytes: 1, CPUMillis: 2, PIDs: 3}, StopGraceSeconds: 20, Data: []string{"db"}, ExclusiveData: true,
+		}, Defaults: &app.Defaults{
+			Values: json.RawMessage(`{"port":1}`), Schema: json.RawMessage(`{"type":"object"}`), Files: map[string]string{"app.conf": "port ${values.port}"},
 		}},
 	}
 }
@@ -259,4 +264,45 @@ func FuzzDecodeSection(f *testing.F) {
 			t.Errorf("encoding is not stable: %v\n%s\n%s", err, again, third)
 		}
 	})
+}
+
+// TestSectionHolds encodes as many configurations as the documents promise a site.
+func TestSectionHolds(t *testing.T) {
+	section := func(apps int) error {
+		s := app.Section{Facts: fleet.Facts{Name: "shop-1"}}
+		for n := range apps {
+			p := placement(fmt.Sprintf("app-%d", n))
+			p.Config = &app.Config{
+				Values: json.RawMessage(`{"a":"` + strings.Repeat("v", 5<<10) + `"}`),
+				Files:  map[string]string{"app.conf": strings.Repeat("listen 8080 # and so on, 40 characters\n", 128)},
+			}
+			s.Apps = append(s.Apps, p)
+		}
+		_, err := s.Encode()
+		return err
+	}
+	if err := section(20); err != nil {
+		t.Errorf("20 apps with 10 KiB of configuration each: %v", err)
+	}
+	if err := section(30); !errors.Is(err, wire.ErrTooLarge) {
+		t.Errorf("30 apps with 10 KiB of configuration each: %v, want %v", err, wire.ErrTooLarge)
+	}
+}
+
+// TestPlacementConfig refuses configurations that no hub makes.
+func TestPlacementConfig(t *testing.T) {
+	for values, files := range map[string]map[string]string{
+		`[]`: nil, `null`: nil, `"x"`: nil,
+		`{}`: {"../x": ""}, `{"a":1}`: {"values.json": ""}, `{"a":2}`: {"a": "", "a/b": ""},
+	} {
+		p := placement("hello")
+		p.Config = &app.Config{Values: json.RawMessage(values), Files: files}
+		data, err := app.Section{Apps: []app.Placement{p}}.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := app.DecodeSection(data); !errors.Is(err, wire.ErrMessage) || !errors.Is(err, app.ErrConfig) {
+			t.Errorf("values %s, files %v: %v", values, files, err)
+		}
+	}
 }

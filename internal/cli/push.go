@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/skerry-dev/skerry/internal/app/appschema"
 	"github.com/skerry-dev/skerry/internal/app/bundle"
 	"github.com/skerry-dev/skerry/internal/ociclient"
 )
@@ -51,6 +52,11 @@ func (g *globals) push(ctx context.Context, dir string, f pushFlags) error {
 		return err
 	}
 	defer built.Close()
+	if d := built.Config.Defaults; d != nil && d.Schema != nil {
+		if _, err := appschema.Compile(d.Schema); err != nil { // the hub would refuse it
+			return err
+		}
+	}
 	ref, shown, opts, err := g.target(ctx, built.Config.Name, f)
 	if err != nil {
 		return err

@@ -40,6 +40,7 @@ func TestFleet(t *testing.T) {
 		}
 	})
 	t.Run("README", func(t *testing.T) { readme(t, f) })
+	t.Run("guides", func(t *testing.T) { guides(t, f) })
 	t.Run("scripts", func(t *testing.T) { scripts(t, f) })
 	t.Run("teams", func(t *testing.T) { teams(t, f) })
 	t.Run("a fourth site joins, runs, and is cut off", func(t *testing.T) { fourthSite(t, f) })
@@ -100,6 +101,37 @@ func readme(t *testing.T, f *fleettest.Fleet) {
 	}
 }
 
+// guides runs the marked blocks of each guide, in one shell and one directory.
+func guides(t *testing.T, f *fleettest.Fleet) {
+	files, err := filepath.Glob("../../docs/guides/*.md")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("find guides: %d, error %v", len(files), err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			blocks := readmeBlock.FindAllSubmatch(data, -1)
+			if len(blocks) == 0 {
+				t.Skipf("SKIPPED: %s has no block that is marked to be run here", file)
+			}
+			script := "set -ex\n"
+			for _, b := range blocks {
+				script += string(b[1])
+			}
+			cmd := exec.CommandContext(t.Context(), "sh", "-c", script)
+			cmd.Dir, cmd.Env = t.TempDir(), f.Env()
+			out, err := cmd.CombinedOutput()
+			t.Logf("%s", out)
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
 func hasKubectl() bool { _, err := exec.LookPath("kubectl"); return err == nil }
 
 func status(t *testing.T, f *fleettest.Fleet, name string) app.StatusView {
@@ -136,6 +168,7 @@ func scripts(t *testing.T, f *fleettest.Fleet) {
 			env.Setenv("KUBECONFIG", filepath.Join(f.Dir, "kubeconfig"))
 			env.Setenv("DATA", f.Dir)
 			env.Setenv("SHOP1", portOf(t, f, "shop-1"))
+			env.Setenv("SHOP2", portOf(t, f, "shop-2"))
 			env.Setenv("HOME", os.Getenv("HOME"))
 			env.Setenv("GOCACHE", goEnv("GOCACHE"))
 			env.Setenv("GOFLAGS", "-buildvcs=false")

@@ -39,9 +39,13 @@ type Resolved struct {
 	Config  app.BundleConfig
 }
 
-// Freeze returns the release that an app and its resolved bundle make. Its name ends in a digest of its
-// spec. It shares nothing with the app.
-func Freeze(a *v1alpha1.App, bundle Resolved) (*v1alpha1.Release, error) {
+// Freeze returns the release that an app, its resolved bundle and the ConfigMaps that it names make. Its name
+// ends in a digest of its spec. It shares nothing with the app. What a person must mend is a *ConfigError.
+func Freeze(a *v1alpha1.App, bundle Resolved, configMaps ConfigMaps) (*v1alpha1.Release, error) {
+	config, err := freezeConfig(a, bundle.Config, configMaps)
+	if err != nil {
+		return nil, err
+	}
 	a = a.DeepCopy()
 	spec := v1alpha1.ReleaseSpec{
 		App: a.Name,
@@ -54,6 +58,7 @@ func Freeze(a *v1alpha1.App, bundle Resolved) (*v1alpha1.Release, error) {
 		Route:      a.Spec.Route,
 		Process:    a.Spec.Process,
 		OnDelete:   a.Spec.OnDelete,
+		Config:     config,
 	}
 	data, err := json.Marshal(spec)
 	if err != nil {
@@ -69,31 +74,6 @@ func Freeze(a *v1alpha1.App, bundle Resolved) (*v1alpha1.Release, error) {
 // nameDigits of the spec's digest stand in a release's name: ten hexadecimal digits make two releases of
 // one app share a name once in a million million.
 const nameDigits = 10
-
-// Render returns what a site gets of a release: a pure function of both.
-func Render(r *v1alpha1.Release, _ fleet.Facts) (app.Placement, error) {
-	p := app.Placement{
-		App:     fleet.AppKey{Namespace: r.Namespace, Name: r.Spec.App},
-		Release: r.Name,
-		Version: r.Spec.Bundle.Version,
-		Bundle: app.Bundle{
-			Repository: r.Spec.Bundle.Repository, Digest: fleet.Digest(r.Spec.Bundle.Digest), Size: r.Spec.Bundle.Size,
-		},
-		AllowRoot:  r.Spec.Process != nil && r.Spec.Process.AllowRoot,
-		RemoveData: r.Spec.OnDelete == v1alpha1.RemoveData,
-	}
-	if r.Spec.Route != nil {
-		p.Route = &app.Route{Host: r.Spec.Route.Host, Path: r.Spec.Route.Path}
-	}
-	if len(r.Spec.Env) > 0 {
-		p.Env = make(map[string]string, len(r.Spec.Env))
-		for k, v := range r.Spec.Env {
-			p.Env[k] = string(v)
-		}
-	}
-	p.Secrets = SecretRefs(r.Spec.SecretRefs)
-	return p, p.Seal()
-}
 
 // Facts returns what apps may know of a site.
 func Facts(s *v1alpha1.Site) fleet.Facts {

@@ -53,3 +53,24 @@ func TestReleaseNamesSecrets(t *testing.T) {
 		t.Errorf("an app without Secrets is told %s, %v: its digest would change with the hub's version", data, err)
 	}
 }
+
+// TestSecretWinsOverTheBundle is of a bundle's variable that the hub fills in for each site.
+func TestSecretWinsOverTheBundle(t *testing.T) {
+	a, bundle := hello(), resolved()
+	a.Spec.SecretRefs = []v1alpha1.SecretRef{{Name: "db", Env: []v1alpha1.SecretEnv{{Name: "DB_URL", Key: "url"}}}}
+	bundle.Config.Process = &app.ProcessConfig{Env: map[string]string{"DB_URL": "db.${site.name}.example", "HOST": "${site.name}"}}
+	got, err := appapi.Render(freeze(t, a, bundle), fleet.Facts{Name: "shop-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, there := got.Env["DB_URL"]; there || got.Env["HOST"] != "shop-1" {
+		t.Errorf("variables are %v", got.Env)
+	}
+	body, err := app.Section{Apps: []app.Placement{got}}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := app.DecodeSection(body); err != nil {
+		t.Errorf("a site refuses what was rendered: %v", err)
+	}
+}

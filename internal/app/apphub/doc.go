@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
@@ -42,16 +43,20 @@ type Bundles interface {
 
 // Feature is the hub half of apps.
 type Feature struct {
-	bundles Bundles
-	secrets Secrets
-	host    *hub.Host
-	book    *book
+	bundles    Bundles
+	schemas    *schemas
+	configMaps *configMaps
+	secrets    Secrets
+	host       *hub.Host
+	book       *book
 	// told are called with each site after what it is told changed.
 	told []func(fleet.SiteName)
 }
 
 // New returns the feature; bundles is the hub's registry.
-func New(bundles Bundles) *Feature { return &Feature{bundles: bundles, secrets: noSecrets{}} }
+func New(bundles Bundles) *Feature {
+	return &Feature{bundles: bundles, schemas: &schemas{kept: map[fleet.Digest]compiled{}}, secrets: noSecrets{}}
+}
 
 // Name implements hub.Feature.
 func (f *Feature) Name() string { return "apps" }
@@ -88,11 +93,20 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 	f.registerViews(h)
 	hub.Validate(h, "grants", "apps", f.checkGrants)
 	hub.Validate(h, "secrets", "apps", f.checkSecrets)
-	r := &reconciler{host: h, bundles: f.bundles, secrets: f.secrets, book: f.book, written: map[fleet.AppKey]writeMark{}}
+	hub.Validate(h, "values", "apps", f.checkConfig)
+	if err := h.Manager.GetFieldIndexer().IndexField(ctx, &v1alpha1.App{}, indexConfigMap, configMapNames); err != nil {
+		return fmt.Errorf("index apps by ConfigMap: %w", err)
+	}
+	f.configMaps = &configMaps{metadata: h.Client, live: h.Manager.GetAPIReader(), kept: map[types.NamespacedName]keptConfigMap{}}
+	r := &reconciler{
+		host: h, bundles: f.bundles, secrets: f.secrets, book: f.book, schemas: f.schemas, configMaps: f.configMaps,
+		written: map[fleet.AppKey]writeMark{}, rendered: map[fleet.AppKey]*rendered{},
+	}
 	err := ctrl.NewControllerManagedBy(h.Manager).Named("app").
 		For(&v1alpha1.App{}).
 		Watches(&v1alpha1.Site{}, handler.EnqueueRequestsFromMapFunc(r.allApps)).
 		Watches(&v1alpha1.SiteGrant{}, handler.EnqueueRequestsFromMapFunc(r.allApps)).
+		WatchesMetadata(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(r.appsOfConfigMap)).
 		WatchesRawSource(changes.Source()).
 		WatchesRawSource(byRepository.MappedSource(r.appsOfRepository)).
 		WatchesRawSource(bySecret.MappedSource(r.appsOfSecret)).

@@ -28,7 +28,9 @@ import (
 type shelf struct {
 	mu      sync.Mutex
 	bundles map[string]string
-	pushed  func(string)
+	// defaults of bundles that have any, by repository and tag.
+	defaults map[string]*app.Defaults
+	pushed   func(string)
 }
 
 func (s *shelf) put(repository, tag string) {
@@ -52,7 +54,7 @@ func (s *shelf) Resolve(_ context.Context, repository, reference string) (appapi
 	return appapi.Resolved{
 		Bundle:  app.Bundle{Repository: repository, Digest: fleet.DigestOf([]byte(repository + reference)), Size: 100},
 		Version: reference,
-		Config:  app.BundleConfig{Runtime: app.RuntimeProcess},
+		Config:  app.BundleConfig{Runtime: app.RuntimeProcess, Defaults: s.defaults[repository+":"+reference]},
 	}, nil
 }
 
@@ -72,7 +74,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	api := kubetest.Start(t)
-	w := &world{t: t, ctx: t.Context(), broker: membus.New(), config: api.Config, shelf: &shelf{bundles: map[string]string{}}}
+	w := &world{t: t, ctx: t.Context(), broker: membus.New(), config: api.Config, shelf: &shelf{bundles: map[string]string{}, defaults: map[string]*app.Defaults{}}}
 	w.client, w.sites = hubtest.Client(t, api.Config), w.broker.Client()
 	t.Cleanup(w.sites.Close)
 	w.start()
@@ -178,4 +180,3 @@ func (w *world) expect(a *v1alpha1.App, reason string, counts v1alpha1.SiteCount
 		return cmp.Diff(counts, a.Status.Sites)
 	})
 }
-

@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/skerry-dev/skerry/api/v1alpha1"
@@ -27,22 +26,29 @@ import (
 
 // reconciler brings one App to its sites, in the steps of Reconcile.
 //
-// It reads Apps, Sites, SiteGrants, the registry, whether Secrets are there, and what sites report. It writes
-// Releases, the sites' section of apps, and App.status.
+// It reads Apps, Sites, SiteGrants, ConfigMaps that Apps name, whether Secrets are there, the registry and what
+// sites report. It writes Releases, the sites' section of apps, and App.status.
 type reconciler struct {
 	host    *hub.Host
 	bundles Bundles
 	secrets Secrets
 	book    *book
 
-	mu      sync.Mutex
-	written map[fleet.AppKey]writeMark
+	schemas    *schemas
+	configMaps *configMaps
+
+	mu       sync.Mutex
+	written  map[fleet.AppKey]writeMark
+	rendered map[fleet.AppKey]*rendered
 }
 
 // pass is what one reconcile of an App has found so far.
 type pass struct {
-	app     *v1alpha1.App
-	key     fleet.AppKey
+	app    *v1alpha1.App
+	key    fleet.AppKey
+	bundle appapi.Resolved
+	// draft is the newest release, and release the same once it is stored.
+	draft   *draft
 	release *v1alpha1.Release
 	// sites that the app selects and may use, by name; refused counts those that it may not use.
 	sites   map[fleet.SiteName]*v1alpha1.Site
@@ -97,7 +103,7 @@ func (r *reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 }
 
 func (r *reconciler) run(ctx context.Context, p *pass) error {
-	for _, step := range []func(context.Context, *pass) error{r.needs, r.freeze, r.place, r.render, r.leave, r.tell, r.prune, r.lacks} {
+	for _, step := range []func(context.Context, *pass) error{r.needs, r.resolve, r.place, r.leave, r.freeze, r.render, r.keep, r.tell, r.prune, r.lacks} {
 		if err := step(ctx, p); err != nil {
 			return err
 		}
@@ -115,11 +121,12 @@ func (r *reconciler) withdraw(ctx context.Context, key fleet.AppKey) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.written, key)
+	delete(r.rendered, key)
 	return nil
 }
 
-// freeze resolves the bundle and makes the Release of the app as it is now.
-func (r *reconciler) freeze(ctx context.Context, p *pass) error {
+// resolve finds the app's bundle.
+func (r *reconciler) resolve(ctx context.Context, p *pass) error {
 	repository, reference := appapi.Repository(p.app)
 	bundle, err := r.bundles.Resolve(ctx, repository, reference)
 	switch {
@@ -131,22 +138,7 @@ func (r *reconciler) freeze(ctx context.Context, p *pass) error {
 	case err != nil:
 		return fmt.Errorf("app %s: resolve bundle: %w", p.key, err)
 	}
-	release, err := appapi.Freeze(p.app, bundle)
-	if err != nil {
-		return err
-	}
-	if err := controllerutil.SetControllerReference(p.app, release, r.host.Client.Scheme()); err != nil {
-		return fmt.Errorf("app %s: own release: %w", p.key, err)
-	}
-	p.release = release
-	var have v1alpha1.Release
-	err = r.host.Client.Get(ctx, client.ObjectKeyFromObject(release), &have)
-	if apierrors.IsNotFound(err) {
-		err = r.host.Client.Create(ctx, release)
-	}
-	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("app %s: make release %s: %w", p.key, release.Name, err)
-	}
+	p.bundle = bundle
 	return nil
 }
 
@@ -169,33 +161,11 @@ func (r *reconciler) place(ctx context.Context, p *pass) error {
 		if !site.DeletionTimestamp.IsZero() || !selector.Matches(labels.Set(site.Labels)) {
 			continue
 		}
-		if !appapi.Granted(grants.Items, p.app.Namespace, p.release.Spec.Runtime, root, site) {
+		if !appapi.Granted(grants.Items, p.app.Namespace, p.bundle.Config.Runtime, root, site) {
 			p.refused++
 			continue
 		}
 		p.sites[fleet.SiteName(site.Name)] = site
-	}
-	return nil
-}
-
-// render makes what each site should get in the end, and gathers what is known of each.
-func (r *reconciler) render(_ context.Context, p *pass) error {
-	p.targets = make(map[fleet.SiteName]app.Placement, len(p.sites))
-	p.states = make([]app.SiteState, 0, len(p.sites))
-	for name, site := range p.sites {
-		target, err := appapi.Render(p.release, appapi.Facts(site))
-		if err != nil {
-			return err
-		}
-		p.targets[name] = target
-		state := app.SiteState{
-			Site: name, Link: r.host.Fleet.Link(name), Target: target.Digest,
-			Told: r.book.told(name, p.key).Digest, Report: r.reportOf(name, p.key),
-		}
-		if holder, taken := r.book.routeHolder(name, target); taken {
-			state.Blocked = routeTaken(target.Route, holder)
-		}
-		p.states = append(p.states, state)
 	}
 	return nil
 }

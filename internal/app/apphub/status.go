@@ -73,7 +73,7 @@ func (r *reconciler) count(p *pass) time.Duration {
 	if p.release != nil {
 		p.app.Status.Release, p.app.Status.Version = p.release.Name, p.release.Spec.Bundle.Version
 	}
-	if p.sites == nil {
+	if p.states == nil {
 		return 0
 	}
 	var c v1alpha1.SiteCounts
@@ -82,7 +82,7 @@ func (r *reconciler) count(p *pass) time.Duration {
 	sort.Slice(p.states, func(i, j int) bool { return p.states[i].Site < p.states[j].Site })
 	for _, s := range p.states {
 		c.Placed++
-		if s.Told == s.Target {
+		if s.Told == s.Target && s.Target != "" {
 			c.Updated++
 		}
 		switch s.Standing() {

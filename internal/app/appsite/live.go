@@ -28,7 +28,9 @@ type live struct {
 	secrets  app.SecretValues
 	instance Instance
 	scratch  string
-	out      [2]*lineWriter
+	// config is the directory of the app's configuration, empty when it has none.
+	config string
+	out    [2]*lineWriter
 	// signals are to be sent once the instance runs, under the worker's lock.
 	signals []string
 	// status is the last one seen, under the worker's lock; changed has a value after it changed.
@@ -69,9 +71,13 @@ func (w *worker) launch(ctx context.Context, rel release, dir string) (*live, er
 		return nil, fmt.Errorf("make scratch: %w", err)
 	}
 	data, err := w.dataDirs(rel)
+	if err == nil && rel.Placement.Config != nil {
+		l.config = filepath.Join(w.m.configDir(), id)
+		err = writeConfig(l.config, rel.Placement.Config)
+	}
 	if err == nil {
 		spec := Spec{
-			App: w.key, Release: rel.Placement.Release, ID: id, Dir: dir, Scratch: l.scratch, DataDirs: data,
+			App: w.key, Release: rel.Placement.Release, ID: id, Dir: dir, Scratch: l.scratch, DataDirs: data, ConfigDir: l.config,
 			Config: rel.Config, Env: rel.environ(w.m.siteFacts(), w.m.link.path()), AllowRoot: rel.Placement.AllowRoot,
 			Stdout: l.out[0], Stderr: l.out[1],
 		}
@@ -80,11 +86,20 @@ func (w *worker) launch(ctx context.Context, rel release, dir string) (*live, er
 		}
 	}
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(l.scratch), w.m.takeBack(l))
+		return nil, errors.Join(err, l.remove(), w.m.takeBack(l))
 	}
 	l.status = l.instance.Status()
 	go w.follow(l)
 	return l, nil
+}
+
+// remove removes what was the instance's own.
+func (l *live) remove() error {
+	err := os.RemoveAll(l.scratch)
+	if l.config != "" {
+		err = errors.Join(err, os.RemoveAll(l.config))
+	}
+	return err
 }
 
 // follow takes up each change of the instance's status.
@@ -141,7 +156,7 @@ func (w *worker) retire(l *live) {
 		out.flush()
 	}
 	if err == nil {
-		err = errors.Join(os.RemoveAll(l.scratch), w.m.takeBack(l))
+		err = errors.Join(l.remove(), w.m.takeBack(l))
 	}
 	if err != nil {
 		w.m.log.Error("instance did not end in order", "app", w.key.String(), "error", err)

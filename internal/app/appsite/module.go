@@ -120,8 +120,8 @@ func (m *Module) Start(ctx context.Context) error {
 			return fmt.Errorf("apps: %w", err)
 		}
 	}
-	if err := os.RemoveAll(m.scratchDir()); err != nil {
-		return fmt.Errorf("apps: remove scratch of an earlier life: %w", err)
+	if err := errors.Join(os.RemoveAll(m.scratchDir()), os.RemoveAll(m.configDir())); err != nil {
+		return fmt.Errorf("apps: remove scratch and configuration of an earlier life: %w", err)
 	}
 	m.openMemory()
 	if err := m.link.set(fleet.LinkUnknown); err != nil {
@@ -235,6 +235,8 @@ func (m *Module) reports() []app.AppReport {
 }
 
 func (m *Module) scratchDir() string { return filepath.Join(m.host.Dir, "scratch") }
+
+func (m *Module) configDir() string { return filepath.Join(m.host.Dir, "config") }
 
 func (m *Module) dataDir(key fleet.AppKey) string {
 	return filepath.Join(m.host.Dir, "data", key.Namespace, key.Name)

@@ -34,6 +34,8 @@ type Source struct {
 	Build   Plan   `json:"build"`
 	// Process says how the program is run.
 	Process *Process `json:"process,omitempty"`
+	// Settings are the files of the app's configuration.
+	Settings *Settings `json:"config,omitempty"`
 	// Platforms to build for, such as "linux/arm64"; none means linux/amd64 and linux/arm64.
 	Platforms []string `json:"platforms,omitempty"`
 }
@@ -214,6 +216,9 @@ func (s Source) validate() error {
 		if err := f.validate(); err != nil {
 			return fmt.Errorf("build.files[%d].%w", i, err)
 		}
+	}
+	if err := s.Settings.validate(); err != nil {
+		return fmt.Errorf("config.%w", err)
 	}
 	if _, err := s.platforms(nil); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -42,6 +43,31 @@ func prepareDirs(stateDir string, p *plan) error {
 		if err := giveTree(dir, p.uid); err != nil {
 			return err
 		}
+	}
+	if p.spec.ConfigDir == "" {
+		return nil
+	}
+	if err := openWay(stateDir, p.spec.ConfigDir, p.uid); err != nil {
+		return err
+	}
+	return letRead(p.spec.ConfigDir, p.uid)
+}
+
+// letRead lets the group that is uid's alone read dir and all in it, which stays the agent's.
+func letRead(dir string, uid int) error {
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		mode := os.FileMode(0o640)
+		if e.IsDir() {
+			mode = 0o750
+		}
+		// The order matters: until the group is the app's own, nobody is let in.
+		return errors.Join(os.Lchown(path, 0, uid), os.Chmod(path, mode))
+	})
+	if err != nil {
+		return fmt.Errorf("let user %d read %s: %w", uid, dir, err)
 	}
 	return nil
 }
