@@ -25,7 +25,7 @@ type SecretRef struct {
 	// +optional
 	Env []SecretEnv `json:"env,omitempty"`
 
-	// Files gives keys as files, in memory only, below the directory that SKERRY_SECRETS names.
+	// Files gives keys as files, in memory only, below the directory that SKERRY_SECRETS_DIR names.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=32
 	// +listType=map
@@ -60,7 +60,7 @@ type SecretEnv struct {
 
 // SecretFile is one key as a file.
 type SecretFile struct {
-	// Path below the directory that SKERRY_SECRETS names: letters, digits, '.', '-' and '_', in parts that
+	// Path below the directory that SKERRY_SECRETS_DIR names: letters, digits, '.', '-' and '_', in parts that
 	// "/" separates.
 	// +kubebuilder:validation:MaxLength=255
 	// +kubebuilder:validation:Pattern=`^[-._a-zA-Z0-9]+(/[-._a-zA-Z0-9]+)*$`

@@ -53,7 +53,8 @@ type Spec struct {
 	Env map[string]string
 	// ConfigDir holds the files of the app's configuration and SecretDir those of its secrets, the latter
 	// in memory only. Both are the caller's, which may replace single files in them while the instance
-	// runs; the runtime lets the instance read them. Empty when the app has none.
+	// runs; the runtime lets the instance read them, and names the latter to it in SKERRY_SECRETS_DIR. Empty
+	// when the app has none.
 	ConfigDir string
 	SecretDir string
 	// AllowRoot permits running as the agent's own user when that is root.

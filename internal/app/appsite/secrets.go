@@ -36,9 +36,6 @@ const (
 	conditionOutdated    = "SecretsOutdated"
 )
 
-// envSecrets is the variable that names an instance's directory of secrets.
-const envSecrets = "SKERRY_SECRETS"
-
 // openMemory finds where files of secrets may lie, and removes those of an earlier life.
 func (m *Module) openMemory() {
 	sum := sha256.Sum256([]byte(m.host.Dir))
@@ -104,7 +101,6 @@ func (w *worker) handOut(l *live, spec *Spec) error {
 		return nil
 	}
 	spec.SecretDir, err = w.m.memory.Write(l.id, l.secrets.Files())
-	spec.Env[envSecrets] = spec.SecretDir
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -64,6 +65,9 @@ func TestSecretDirIsTheApps(t *testing.T) {
 	spec := e.spec("serve", func(s *appsite.Spec, _ *app.ProcessConfig) { s.SecretDir, s.Env["DB_PASSWORD"] = dir, plain })
 	i := e.start(spec)
 	target := e.awaitRunning(i).Target
+	if env := e.describe(target).Env; !slices.Contains(env, "SKERRY_SECRETS_DIR="+dir) {
+		t.Errorf("the app is not told of its directory: %v", env)
+	}
 	if code, body := e.get(target, "/read", "path", filepath.Join(dir, "password")); code != 200 || body != "hunter2" {
 		t.Errorf("the app reads its secret: %d %q", code, body)
 	}

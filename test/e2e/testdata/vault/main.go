@@ -26,7 +26,7 @@ func main() {
 	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "env %x\n", sha256.Sum256([]byte(os.Getenv("DB_PASSWORD"))))
 		fmt.Fprintf(w, "pid %d signals %d user %d\n", os.Getpid(), signals.Load(), os.Getuid())
-		dir := os.Getenv("SKERRY_SECRETS")
+		dir := os.Getenv("SKERRY_SECRETS_DIR")
 		names, _ := filepath.Glob(dir + "/*/*")
 		for _, name := range names {
 			data, err := os.ReadFile(name)
