@@ -88,6 +88,9 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 	f.registerViews(h)
 	hub.Validate(h, "grants", "apps", f.checkGrants)
 	hub.Validate(h, "secrets", "apps", f.checkSecrets)
+	if err := h.Metrics.Register(newStandings(h.Client)); err != nil {
+		return fmt.Errorf("metrics of apps: %w", err)
+	}
 	r := &reconciler{host: h, bundles: f.bundles, secrets: f.secrets, book: f.book, written: map[fleet.AppKey]writeMark{}}
 	err := ctrl.NewControllerManagedBy(h.Manager).Named("app").
 		For(&v1alpha1.App{}).
