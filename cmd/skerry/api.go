@@ -50,7 +50,7 @@ func (a *apiParts) reaches(publicURL string, port net.Addr) string {
 	return "https://" + listens.String()
 }
 
-func openAPI(ctx context.Context, o hubOptions, ports *dirs.Ports) (*apiParts, error) {
+func openAPI(ctx context.Context, o hubOptions, ports *dirs.Ports, metrics prometheus.Registerer) (*apiParts, error) {
 	if o.kubeconfig != "" {
 		return existingAPI(o.kubeconfig)
 	}
@@ -69,6 +69,17 @@ func openAPI(ctx context.Context, o hubOptions, ports *dirs.Ports) (*apiParts, e
 	server, err := kube.Start(ctx, options)
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
+	}
+	ends, err := server.CertificateEnds()
+	if err == nil {
+		err = metrics.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "skerry_certificate_expires_timestamp_seconds", Help: "When a certificate ends, in seconds since 1970.",
+			ConstLabels: prometheus.Labels{"certificate": "kubernetes-api"},
+		}, func() float64 { return float64(ends.Unix()) }))
+	}
+	if err != nil {
+		server.Stop()
+		return nil, err
 	}
 	ready := func(ctx context.Context) error {
 		if err := server.WaitReady(ctx); err != nil {

@@ -102,7 +102,7 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 		return err
 	}
 	defer bus.close()
-	api, err := openAPI(ctx, o, ports)
+	api, err := openAPI(ctx, o, ports, metrics)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
@@ -174,6 +175,16 @@ func (s *Server) WaitReady(ctx context.Context) error {
 		return fmt.Errorf("wait for the API: %w", err)
 	}
 	return nil
+}
+
+// CertificateEnds is when the first of the server's certificates ends. They are renewed at the first start
+// after two thirds of their life.
+func (s *Server) CertificateEnds() (time.Time, error) {
+	pair, err := tls.LoadX509KeyPair(s.config.CertFile, s.config.KeyFile)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read the administrator's certificate: %w", err)
+	}
+	return pair.Leaf.NotAfter, nil
 }
 
 // Stopped is closed when the API server ended, by Stop or by itself; Err then says why.
