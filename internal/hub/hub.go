@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -142,7 +143,7 @@ func newHost(ctx context.Context, o Options) (*Host, error) {
 		Scheme:                  scheme,
 		Metrics:                 metricsserver.Options{BindAddress: "0"},
 		Logger:                  logr.FromSlogHandler(telemetry.Quiet(o.Log.With("component", "manager").Handler())),
-		Cache:                   cache.Options{DefaultTransform: cached},
+		Cache:                   cache.Options{DefaultTransform: strip},
 		Controller:              config.Controller{SkipNameValidation: &skipNames},
 		GracefulShutdownTimeout: new(shutdownGrace),
 	})
@@ -175,6 +176,15 @@ func newHost(ctx context.Context, o Options) (*Host, error) {
 		Caller: NewCaller(o.Bus, fleet), People: people, Admission: newAdmission(), Public: http.NewServeMux(),
 		URL: o.URL, CA: o.CA, Log: o.Log, Metrics: o.Metrics, Now: o.Now,
 	}, nil
+}
+
+// strip takes from what is cached that which nothing here reads: managed fields, which are half of an object, and
+// of objects whose metadata alone is watched their annotations, in which kubectl keeps the object once more.
+func strip(o any) (any, error) {
+	if m, ok := o.(*metav1.PartialObjectMetadata); ok {
+		m.Annotations = nil
+	}
+	return cache.TransformStripManagedFields()(o)
 }
 
 // runnable is a function that the manager runs on every hub, leader or not.

@@ -12,7 +12,7 @@ import (
 func TestCachedMetadataHoldsNoValues(t *testing.T) {
 	applied := map[string]string{corev1.LastAppliedConfigAnnotation: `{"stringData":{"password":"hunter2"}}`}
 	fields := []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
-	got, err := cached(&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "db", ResourceVersion: "7", Annotations: applied, ManagedFields: fields}})
+	got, err := strip(&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "db", ResourceVersion: "7", Annotations: applied, ManagedFields: fields}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -20,7 +20,7 @@ func TestCachedMetadataHoldsNoValues(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	whole, err := cached(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "c", Annotations: applied, ManagedFields: fields}})
+	whole, err := strip(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "c", Annotations: applied, ManagedFields: fields}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ func (s *server) testValues(t *testing.T) {
 	for name, write := range map[string]func(*unstructured.Unstructured) error{
 		"create": func(u *unstructured.Unstructured) error { return s.client.Create(t.Context(), u) },
 		"apply": func(u *unstructured.Unstructured) error {
-			return s.client.Patch(t.Context(), u, client.Apply, client.FieldOwner("test"))
+			return s.client.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(u), client.FieldOwner("test"))
 		},
 	} {
 		u := object(t, app("values-"+name, "  values: {a: null, b: 1, c: {d: null, apiVersion: x}, e: [null, 1.5]}"))

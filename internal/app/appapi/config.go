@@ -60,9 +60,12 @@ func freezeConfig(a *v1alpha1.App, bundle app.BundleConfig, configMaps ConfigMap
 	if err != nil {
 		return nil, fmt.Errorf("freeze configuration of app %s/%s: %w", a.Namespace, a.Name, err)
 	}
-	if len(data) > app.MaxReleaseConfigBytes {
-		return nil, &ConfigError{Reason: v1alpha1.ReasonConfigInvalid, Field: specPath(), Err: fmt.Errorf(
-			"values, overrides and files of bundle and app are %d bytes together, at most %d are allowed: %w", len(data), app.MaxReleaseConfigBytes, app.ErrConfigTooLarge)}
+	size := len(data)
+	for name, value := range a.Spec.Env {
+		size += len(name) + len(value)
+	}
+	if size > app.MaxReleaseConfigBytes {
+		return nil, tooLarge("values, overrides, files and variables of bundle and app", size, app.MaxReleaseConfigBytes, "")
 	}
 	if string(data) == "{}" {
 		return nil, nil
@@ -160,7 +163,9 @@ func (r *Renderer) variant(facts fleet.Facts) (*variant, error) {
 	if v.raw, err = json.Marshal(v.values); err != nil {
 		return nil, fmt.Errorf("release %s/%s: values: %w", r.release.Namespace, r.release.Name, err)
 	}
-	r.variants[key] = v
+	if !slices.ContainsFunc(indices, func(i int) bool { return r.overrides[i].byName }) { // those are for one site
+		r.variants[key] = v
+	}
 	return v, nil
 }
 
@@ -223,22 +228,40 @@ func (r *Renderer) Render(facts fleet.Facts) (app.Placement, error) {
 	if err != nil {
 		return p, err
 	}
-	if p.Env, err = r.env(v, facts); err != nil {
+	b := budget{site: facts.Name}
+	if p.Env, err = r.env(v, facts, &b); err != nil {
 		return p, err
 	}
-	if p.Config, err = r.config(v, facts); err != nil {
+	if p.Config, err = r.config(v, facts, &b); err != nil {
 		return p, err
-	}
-	if size := configSize(p); size > app.MaxSiteConfigBytes {
-		return p, &ConfigError{Reason: v1alpha1.ReasonConfigInvalid, Field: specPath(), Site: facts.Name, Err: fmt.Errorf(
-			"values, files and variables are %d bytes together, at most %d are allowed: %w", size, app.MaxSiteConfigBytes, app.ErrConfigTooLarge)}
 	}
 	p.Secrets = SecretRefs(spec.SecretRefs)
 	return p, p.Seal()
 }
 
+// budget bounds what one app gets at one site, as it is made.
+type budget struct {
+	site fleet.SiteName
+	used int
+}
+
+func (b *budget) take(texts ...string) error {
+	for _, text := range texts {
+		b.used += len(text)
+	}
+	if b.used > app.MaxSiteConfigBytes {
+		return tooLarge("values, files and variables", b.used, app.MaxSiteConfigBytes, b.site)
+	}
+	return nil
+}
+
+func tooLarge(what string, size, most int, site fleet.SiteName) error {
+	return &ConfigError{Reason: v1alpha1.ReasonConfigInvalid, Field: specPath(), Site: site, Err: fmt.Errorf(
+		"%s are %d bytes together or more, at most %d are allowed: %w", what, size, most, app.ErrConfigTooLarge)}
+}
+
 // env returns the variables of the app and those of the bundle that hold references; nil when there are none.
-func (r *Renderer) env(v *variant, facts fleet.Facts) (map[string]string, error) {
+func (r *Renderer) env(v *variant, facts fleet.Facts, b *budget) (map[string]string, error) {
 	texts := map[string]string{}
 	if r.release.Spec.Config != nil {
 		maps.Copy(texts, r.release.Spec.Config.Env)
@@ -260,6 +283,9 @@ func (r *Renderer) env(v *variant, facts fleet.Facts) (map[string]string, error)
 		if err != nil {
 			return nil, &ConfigError{Reason: v1alpha1.ReasonConfigInvalid, Field: specPath().Child("env").Key(name), Site: facts.Name, Err: err}
 		}
+		if err := b.take(name, value); err != nil {
+			return nil, err
+		}
 		if out == nil {
 			out = make(map[string]string, len(texts))
 		}
@@ -269,16 +295,22 @@ func (r *Renderer) env(v *variant, facts fleet.Facts) (map[string]string, error)
 }
 
 // config returns values and files, nil when neither bundle nor app declare any.
-func (r *Renderer) config(v *variant, facts fleet.Facts) (*app.Config, error) {
+func (r *Renderer) config(v *variant, facts fleet.Facts, b *budget) (*app.Config, error) {
 	c := r.release.Spec.Config
 	if c == nil || c.Values == nil && len(c.Overrides) == 0 && len(c.Files) == 0 {
 		return nil, nil
 	}
 	out := &app.Config{Values: v.raw}
+	if err := b.take(string(v.raw)); err != nil {
+		return nil, err
+	}
 	for _, f := range c.Files {
 		content, err := v.expand(f.Content, facts)
 		if err != nil {
 			return nil, &ConfigError{Reason: v1alpha1.ReasonConfigInvalid, Field: specPath().Child("files").Key(f.Path), Site: facts.Name, Err: err}
+		}
+		if err := b.take(f.Path, content); err != nil {
+			return nil, err
 		}
 		if out.Files == nil {
 			out.Files = make(map[string]string, len(c.Files))
@@ -286,18 +318,6 @@ func (r *Renderer) config(v *variant, facts fleet.Facts) (*app.Config, error) {
 		out.Files[f.Path] = content
 	}
 	return out, nil
-}
-
-// configSize is what a placement's configuration counts for.
-func configSize(p app.Placement) int {
-	size := 0
-	for name, value := range p.Env {
-		size += len(name) + len(value)
-	}
-	for name, content := range p.Config.Contents() {
-		size += len(name) + len(content)
-	}
-	return size
 }
 
 // Render returns what one site gets of a release; see Renderer.

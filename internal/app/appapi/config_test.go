@@ -320,6 +320,19 @@ func TestConfigErrors(t *testing.T) {
 		}, config, "spec.env[A]", "zero byte", true, "a variable ends at a zero byte"},
 		{func(in *inputs) { in.app.Spec.Values = raw(`{"a":"` + big + `","b":"` + big + `"}`) }, config, "spec", "at most 65536 are allowed", true, "more than a site is told"},
 		{func(in *inputs) {
+			env := map[string]string{}
+			for n := range 10_000 {
+				env[fmt.Sprintf("A%d", n)] = fmt.Sprintf("${values.a}%d", n)
+			}
+			in.bundle.Config.Process, in.app.Spec.Values = &app.ProcessConfig{Env: env}, raw(`{"a":"`+big+`"}`)
+		}, config, "spec", "at most 65536 are allowed", true, "so do many variables, of which the first two are looked at"},
+		{func(in *inputs) {
+			in.app.Spec.Env = map[string]v1alpha1.EnvValue{}
+			for n := range 256 {
+				in.app.Spec.Env[fmt.Sprintf("A%d", n)] = v1alpha1.EnvValue(strings.Repeat("x", 4096))
+			}
+		}, config, "spec", "at most 524288 are allowed", false, "more variables than a release may hold"},
+		{func(in *inputs) {
 			in.app.Spec.Values, in.app.Spec.Files = raw(`{"a":"`+big+`"}`), []v1alpha1.ConfigFile{{Path: "a", Content: "${values.a}${values.a}"}}
 		}, config, "spec.files[a]", "more than 65536 bytes", true, "references that make much of little"},
 	}

@@ -2,6 +2,7 @@ package apphub
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/hub"
+	"github.com/skerry-dev/skerry/internal/wire"
 )
 
 // book is the decoded form of every site's section of apps, and the only way to change one. It holds
@@ -30,7 +32,8 @@ type book struct {
 	lost    map[fleet.SiteName]bool
 	pending map[fleet.AppKey]bool
 
-	// freed is called with each app that was kept from a route at some site once that route is free. It must
+	// freed is called with each app that was kept from a route at some site once that route is free, or from a
+	// site that was full once that has room. It must
 	// not block. It is set before the book is used.
 	freed func(fleet.AppKey)
 }
@@ -43,6 +46,9 @@ type page struct {
 	apps  map[fleet.AppKey]app.Placement
 	// kept are the apps that wanted a route which another has, by route.
 	kept map[app.Route]map[fleet.AppKey]bool
+	// size of the section in bytes; full are the apps for which it had no room.
+	size int
+	full map[fleet.AppKey]bool
 }
 
 func newBook(d *hub.Desired, changed func(fleet.SiteName)) *book {
@@ -118,7 +124,7 @@ func (b *book) load(site fleet.SiteName) (known bool, err error) {
 		return false, fmt.Errorf("site %s: %w", site, err)
 	}
 	p := b.page(site)
-	p.facts = section.Facts
+	p.facts, p.size = section.Facts, len(body)
 	for _, placement := range section.Apps {
 		p.apps[placement.App] = placement
 		b.note(site, placement.App, true)
@@ -131,7 +137,7 @@ func (b *book) page(site fleet.SiteName) *page {
 	defer b.mu.Unlock()
 	p, ok := b.sites[site]
 	if !ok {
-		p = &page{apps: map[fleet.AppKey]app.Placement{}, kept: map[app.Route]map[fleet.AppKey]bool{}}
+		p = &page{apps: map[fleet.AppKey]app.Placement{}, kept: map[app.Route]map[fleet.AppKey]bool{}, full: map[fleet.AppKey]bool{}}
 		b.sites[site] = p
 	}
 	return p
@@ -194,6 +200,9 @@ func (b *book) tell(ctx context.Context, facts fleet.Facts, key fleet.AppKey, pl
 	}
 	body, err := section.Encode()
 	if err != nil {
+		if errors.Is(err, wire.ErrTooLarge) {
+			p.full[key] = true
+		}
 		return fmt.Errorf("site %s: %w", facts.Name, err)
 	}
 	if !b.isLost(facts.Name) {
@@ -208,6 +217,14 @@ func (b *book) tell(ctx context.Context, facts fleet.Facts, key fleet.AppKey, pl
 		p.apps[key] = *placement
 	}
 	b.note(facts.Name, key, placement != nil)
+	delete(p.full, key)
+	if len(body) < p.size {
+		for other := range p.full {
+			b.freed(other)
+		}
+		clear(p.full)
+	}
+	p.size = len(body)
 	if old.Route != nil && (placement == nil || placement.Route == nil || *placement.Route != *old.Route) {
 		b.free(p, *old.Route)
 	}

@@ -166,7 +166,9 @@ func (r *reconciler) render(_ context.Context, p *pass) error {
 		state := app.SiteState{Site: name, Link: r.host.Fleet.Link(name), Told: told.Digest, Report: r.reportOf(name, p.key)}
 		target, err := cache.placement(p.draft, appapi.Facts(p.sites[name]))
 		if err != nil {
-			wrong = cmpFirst(wrong, asProblem(err))
+			if wrong == nil {
+				wrong = asProblem(err)
+			}
 			state.Blocked = err.Error()
 			states = append(states, state)
 			continue
@@ -184,14 +186,6 @@ func (r *reconciler) render(_ context.Context, p *pass) error {
 	}
 	p.states = states
 	return nil
-}
-
-// cmpFirst returns the first error that is not nil.
-func cmpFirst(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
 }
 
 // keep stores the release, before any site is told of it.

@@ -309,3 +309,34 @@ func wrongSite(t *testing.T, w *world, a *v1alpha1.App, one, two *siteMember) {
 	w.change(a, `{"overrides":null}`)
 	w.told(`{"greeting":"hello","port":3,"tls":{"on":false}}`, one, two)
 }
+
+// TestSectionTooLarge gives one site more configuration than it can be told, and another one less.
+func TestSectionTooLarge(t *testing.T) {
+	w := newWorld(t)
+	w.grant()
+	crowded, free := w.site("shop-1", map[string]string{"kind": "shop", "crowded": "yes"}), w.site("shop-2", map[string]string{"kind": "shop"})
+	w.shelf.put("default/hello", "1.0.0")
+	content := strings.Repeat("x", 60<<10)
+	for n := range 4 {
+		a := w.app(fmt.Sprintf("large-%d", n), "hello:1.0.0", map[string]string{"crowded": "yes"})
+		w.change(a, `{"files":[{"path":"a","content":"`+content+`"}]}`)
+		w.eventually(a.Name, func() string { return unless(crowded.told()[a.Name].Config != nil, "is not told") })
+	}
+	a := w.app("last", "hello:1.0.0", map[string]string{"kind": "shop"})
+	w.eventually("the last app", func() string {
+		return unless(len(crowded.told()) == 5 && len(free.told()) == 1, "is not told")
+	})
+	crowded.runs(fleet.PhaseRunning)
+	free.runs(fleet.PhaseRunning)
+	before := crowded.told()["last"]
+	w.change(a, `{"values":{"a":"`+content+`"},"update":{"maxUnavailable":2}}`)
+	w.stopped(a, v1alpha1.ReasonSectionTooLarge, "site shop-1 cannot be told of more", "262144")
+	w.eventually("the site that has room", func() string { return unless(free.told()["last"].Config != nil, "is not told") })
+	if now := crowded.told()["last"]; now.Digest != before.Digest || len(crowded.told()) != 5 {
+		t.Errorf("shop-1 is told of %s, before of %s, and of %d apps", now.Release, before.Release, len(crowded.told()))
+	}
+	var gone v1alpha1.App
+	w.must(w.client.Get(w.ctx, types.NamespacedName{Namespace: "default", Name: "large-0"}, &gone))
+	w.must(w.client.Delete(w.ctx, &gone))
+	w.eventually("the site that has room again", func() string { return unless(crowded.told()["last"].Config != nil, "is not told") })
+}

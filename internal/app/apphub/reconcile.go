@@ -193,6 +193,7 @@ func (r *reconciler) tell(ctx context.Context, p *pass) error {
 	for _, name := range app.NextSites(p.states, limit) {
 		next[name] = p.missing == ""
 	}
+	var full *problem // a site that is full keeps nobody else from being told
 	for i := range p.states {
 		s := &p.states[i]
 		placement := r.book.told(s.Site, p.key)
@@ -209,12 +210,19 @@ func (r *reconciler) tell(ctx context.Context, p *pass) error {
 			continue
 		}
 		if errors.Is(err, wire.ErrTooLarge) {
-			return &problem{v1alpha1.ReasonSectionTooLarge, fmt.Sprintf("site %s cannot be told of more apps: %v", s.Site, err), 0}
+			if full == nil {
+				full = &problem{v1alpha1.ReasonSectionTooLarge, fmt.Sprintf(
+					"site %s cannot be told of more: take apps away from it, or configuration from its apps: %v", s.Site, err), 0}
+			}
+			continue
 		}
 		if err != nil {
 			return fmt.Errorf("app %s: %w", p.key, err)
 		}
 		s.Told = placement.Digest
+	}
+	if full != nil {
+		return full
 	}
 	return nil
 }
