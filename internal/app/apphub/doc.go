@@ -93,14 +93,14 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 	f.registerViews(h)
 	hub.Validate(h, "grants", "apps", f.checkGrants)
 	hub.Validate(h, "secrets", "apps", f.checkSecrets)
-	if err := h.Metrics.Register(newStandings(h.Client)); err != nil {
-		return fmt.Errorf("metrics of apps: %w", err)
-	}
 	hub.Validate(h, "values", "apps", f.checkConfig)
 	if err := h.Manager.GetFieldIndexer().IndexField(ctx, &v1alpha1.App{}, indexConfigMap, configMapNames); err != nil {
 		return fmt.Errorf("index apps by ConfigMap: %w", err)
 	}
 	f.configMaps = &configMaps{metadata: h.Client, live: h.Manager.GetAPIReader(), kept: map[types.NamespacedName]keptConfigMap{}}
+	if err := h.Metrics.Register(newStandings(h.Client)); err != nil {
+		return fmt.Errorf("metrics of apps: %w", err)
+	}
 	r := &reconciler{
 		host: h, bundles: f.bundles, secrets: f.secrets, book: f.book, schemas: f.schemas, configMaps: f.configMaps,
 		written: map[fleet.AppKey]writeMark{}, rendered: map[fleet.AppKey]*rendered{},
