@@ -7,6 +7,7 @@ import (
 	"github.com/skerry-dev/skerry/internal/enroll/enrollhub"
 	"github.com/skerry-dev/skerry/internal/hub"
 	"github.com/skerry-dev/skerry/internal/ociregistry"
+	"github.com/skerry-dev/skerry/internal/secret/secrethub"
 	"github.com/skerry-dev/skerry/internal/wire"
 )
 
@@ -15,6 +16,7 @@ import (
 type features struct {
 	enroll   *enrollhub.Feature
 	apps     *apphub.Feature
+	secrets  *secrethub.Feature
 	registry *registryFeature
 	bus      *busFeature
 	install  *installerFeature
@@ -23,12 +25,13 @@ type features struct {
 func newFeatures(siteBinaries string, bus *busParts, authority *enrollhub.Authority, gateways *enrollhub.GatewayAuthority) *features {
 	found := &bundles{}
 	f := &features{
-		enroll: enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus.issuer, Authority: authority, Gateways: gateways, BusURLs: bus.siteURLs}),
-		apps:   apphub.New(found),
-		bus:    &busFeature{bus},
-
+		enroll:  enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus.issuer, Authority: authority, Gateways: gateways, BusURLs: bus.siteURLs}),
+		apps:    apphub.New(found),
+		bus:     &busFeature{bus},
 		install: &installerFeature{dir: siteBinaries},
 	}
+	f.secrets = secrethub.New(f.apps)
+	f.apps.UseSecrets(f.secrets)
 	f.registry = &registryFeature{
 		bundles: found, member: f.enroll.Member, siteBundles: f.apps.SiteBundles, liveBundles: f.apps.LiveBundles,
 	}
@@ -48,6 +51,7 @@ func (f *features) list() []hub.Feature {
 		f.enroll,
 		f.registry,
 		f.apps,
+		f.secrets,
 		f.install,
 	}
 }

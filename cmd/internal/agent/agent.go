@@ -26,6 +26,8 @@ import (
 	"github.com/skerry-dev/skerry/internal/fleet"
 	httpgateway "github.com/skerry-dev/skerry/internal/gateway/http"
 	"github.com/skerry-dev/skerry/internal/natsbus"
+	"github.com/skerry-dev/skerry/internal/secret"
+	"github.com/skerry-dev/skerry/internal/secret/secretsite"
 	"github.com/skerry-dev/skerry/internal/site"
 	"github.com/skerry-dev/skerry/internal/sitecli"
 	"github.com/skerry-dev/skerry/internal/store"
@@ -33,15 +35,21 @@ import (
 	"github.com/skerry-dev/skerry/internal/wire"
 )
 
-// features are the site's halves, in the order of their start. A new capability is one line here.
-func features(processBucket *store.Bucket) []site.Maker {
+// features are the site's halves, in the order of their start: secrets are there before the apps that come
+// back with them. A new capability is one line here.
+func features(identity *enrollsite.Identity, processBucket *store.Bucket) []site.Maker {
+	var secrets *secretsite.Module
 	return []site.Maker{
+		{Name: secret.SectionName, New: func(h *site.Host) (site.Module, error) {
+			secrets = secretsite.New(h, identity.Member(), identity.SealKey())
+			return secrets, nil
+		}},
 		{Name: app.SectionName, New: func(h *site.Host) (site.Module, error) {
 			programs, err := process.New(process.Options{Log: h.Log.With("runtime", app.RuntimeProcess), StateDir: h.Dir, Bucket: processBucket})
 			if err != nil {
 				return nil, err
 			}
-			return appsite.New(h, programs), nil
+			return appsite.NewWith(h, appsite.Options{Secrets: secrets}, programs), nil
 		}},
 	}
 }
@@ -182,7 +190,7 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 		Site: identity.Site(), Member: identity.Member(), Dir: o.DataDir, Store: db, Bus: bus,
 		Fetcher: site.NewHTTPFetcher(hubClient(identity), identity.HubURLs),
 		Gateway: func(h *site.Host) (site.Gateway, error) { return gateway(h, o, servingTLS) },
-		Modules: features(processes),
+		Modules: features(identity, processes),
 		Version: version, Log: log, Metrics: metrics, Forget: identity.Forget,
 	})
 	if err != nil {
