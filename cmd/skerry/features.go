@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 
+	"github.com/skerry-dev/skerry/cmd/internal/installer"
 	"github.com/skerry-dev/skerry/internal/app/apphub"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollhub"
 	"github.com/skerry-dev/skerry/internal/hub"
@@ -19,7 +20,7 @@ type features struct {
 	secrets  *secrethub.Feature
 	registry *registryFeature
 	bus      *busFeature
-	install  *installerFeature
+	install  *installer.Feature
 }
 
 func newFeatures(siteBinaries string, bus *busParts, authority *enrollhub.Authority, gateways *enrollhub.GatewayAuthority) *features {
@@ -28,7 +29,7 @@ func newFeatures(siteBinaries string, bus *busParts, authority *enrollhub.Author
 		enroll:  enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus.issuer, Authority: authority, Gateways: gateways, BusURLs: bus.siteURLs}),
 		apps:    apphub.New(found),
 		bus:     &busFeature{bus},
-		install: &installerFeature{dir: siteBinaries},
+		install: installer.New(siteBinaries),
 	}
 	f.secrets = secrethub.New(f.apps)
 	f.apps.UseSecrets(f.secrets)

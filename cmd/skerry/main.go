@@ -15,6 +15,7 @@ import (
 
 	"github.com/skerry-dev/skerry/cmd/internal/agent"
 	"github.com/skerry-dev/skerry/cmd/internal/dirs"
+	"github.com/skerry-dev/skerry/cmd/internal/docs"
 	"github.com/skerry-dev/skerry/cmd/internal/service"
 	"github.com/skerry-dev/skerry/internal/cli"
 	"github.com/skerry-dev/skerry/internal/sitecli"
@@ -48,7 +49,7 @@ func root() *cobra.Command {
 		Commands:     []*cobra.Command{newUp(os.Stdout, os.Stderr), newDown(os.Stdout), newHub()},
 		SiteCommands: siteCommands,
 	})
-	c.AddCommand(newGenerateDocs(root))
+	c.AddCommand(docs.Command(root))
 	return c
 }
 

@@ -1,4 +1,9 @@
-package main
+// Package installer is the hub's feature that makes a machine with nothing on it a site: it serves the agent's
+// binaries and a script that installs one. Only cmd imports it.
+//
+// What it serves is public; who pastes the line of `skerry site token --install` checks the script by its
+// digest, and the script checks the binary by its own. A hub that has no binaries says where to put them.
+package installer
 
 import (
 	"bytes"
@@ -19,22 +24,25 @@ import (
 	"github.com/skerry-dev/skerry/internal/hub"
 )
 
-// installerFeature serves the agent's binaries and a script that installs one, for machines that have nothing
-// yet. What it serves is public; who pastes the line of `skerry site token --install` checks the script by
-// its digest, and the script checks the binary by its own.
-type installerFeature struct {
-	// dir holds skerry-site-linux-amd64 and the like, or skerry-site for machines like this one.
+// Feature serves the agents of one directory.
+type Feature struct {
 	dir string
 	url string
 }
 
+var _ hub.Feature = (*Feature)(nil)
+
+// New returns the feature for a directory that holds skerry-site-linux-amd64 and -arm64, or skerry-site for
+// machines like this one. Its files are read anew for each request.
+func New(dir string) *Feature { return &Feature{dir: dir} }
+
 // Name implements hub.Feature.
-func (f *installerFeature) Name() string { return "installer" }
+func (f *Feature) Name() string { return "installer" }
 
 const pathBinary = "/install/"
 
 // Setup implements hub.Feature.
-func (f *installerFeature) Setup(_ context.Context, h *hub.Host) error {
+func (f *Feature) Setup(_ context.Context, h *hub.Host) error {
 	f.url = h.URL
 	h.Public.HandleFunc("GET "+hubclient.PathInstaller, f.script)
 	h.Public.HandleFunc("GET "+pathBinary+"{name}", f.binary)
@@ -45,7 +53,7 @@ func (f *installerFeature) Setup(_ context.Context, h *hub.Host) error {
 var architectures = map[string]string{"x86_64": "amd64", "aarch64": "arm64"}
 
 // file returns the agent for an architecture; fs.ErrNotExist when there is none.
-func (f *installerFeature) file(arch string) (*os.File, error) {
+func (f *Feature) file(arch string) (*os.File, error) {
 	file, err := os.Open(filepath.Join(f.dir, "skerry-site-linux-"+arch))
 	if errors.Is(err, fs.ErrNotExist) && arch == runtime.GOARCH {
 		return os.Open(filepath.Join(f.dir, "skerry-site"))
@@ -53,7 +61,7 @@ func (f *installerFeature) file(arch string) (*os.File, error) {
 	return file, err
 }
 
-func (f *installerFeature) binary(w http.ResponseWriter, r *http.Request) {
+func (f *Feature) binary(w http.ResponseWriter, r *http.Request) {
 	for _, arch := range architectures {
 		if r.PathValue("name") != "skerry-site-linux-"+arch {
 			continue
@@ -95,7 +103,7 @@ shift
 
 type agentBinary struct{ Machine, Name, Digest string }
 
-func (f *installerFeature) script(w http.ResponseWriter, _ *http.Request) {
+func (f *Feature) script(w http.ResponseWriter, _ *http.Request) {
 	var agents []agentBinary
 	for _, machine := range []string{"aarch64", "x86_64"} {
 		digest, err := f.digest(architectures[machine])
@@ -116,7 +124,7 @@ func (f *installerFeature) script(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write(b.Bytes()) // a caller who has gone needs no answer
 }
 
-func (f *installerFeature) digest(arch string) (string, error) {
+func (f *Feature) digest(arch string) (string, error) {
 	file, err := f.file(arch)
 	if err != nil {
 		return "", err
