@@ -7,7 +7,7 @@ TOOL = $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 NORACE = ./internal/kube/... ./internal/kubetest/... ./cmd/... ./test/...
 RACE = $(shell $(GO) list ./... | grep -v -E '/(internal/kube|internal/kubetest|cmd|test)(/|$$)')
 
-.PHONY: help up quick test lint bench generate verify soak build
+.PHONY: help up quick test lint bench generate verify image soak build
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -49,6 +49,9 @@ generate: ## CRDs, deep copies, references, import lists
 
 verify: generate ## Generated files are as their sources say
 	@git diff --exit-code || { echo "run make generate and commit"; exit 1; }
+
+image: ## The hub's container image, as an OCI layout in image/ (VERSION=1.0.0)
+	$(GO) run ./deploy/image --version $(or $(VERSION),devel) --output image
 
 soak: ## Kill hub and sites at random while releases go out (SEEDS=n)
 	SKERRY_SOAK=$(or $(SEEDS),10) $(GO) test ./test/fault -count=1 -timeout=0 -v

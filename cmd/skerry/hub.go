@@ -38,6 +38,8 @@ type hubOptions struct {
 	names     []string
 	// kubeconfig names an existing cluster's API in place of the embedded one.
 	kubeconfig string
+	// inCluster uses the API of the cluster in which this runs as a pod.
+	inCluster bool
 	// identity is how the embedded API knows people.
 	identity kube.Identity
 	// natsListen is the address of NATS' own TLS port, for large hubs.
@@ -114,7 +116,10 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 	}
 	events.api(api.config.Host)
 
-	features := newFeatures(o.siteBinaries, bus, authority, gateways)
+	exported := map[string]prometheus.Gatherer{
+		"/metrics": telemetry.Join(metrics, ctrlmetrics.Registry), "/metrics/kubernetes": api.metrics,
+	}
+	features := newFeatures(o.siteBinaries, exported, bus, authority, gateways)
 	registry, err := ociregistry.Open(filepath.Join(o.dataDir, "registry"), ociregistry.Options{
 		Authorizer: features.registry, Log: o.log.With("component", "registry"), Metrics: metrics,
 	})
@@ -128,7 +133,7 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	if err := serveAdmin(ctx, &wg, o, metrics, api); err != nil {
+	if err := serveAdmin(ctx, &wg, o, exported, api); err != nil {
 		return err
 	}
 	wg.Go(func() {
@@ -165,7 +170,7 @@ func quietLibraries(log *slog.Logger) {
 	ctrl.SetLogger(logr.FromSlogHandler(quiet))
 }
 
-func serveAdmin(ctx context.Context, wg *sync.WaitGroup, o hubOptions, metrics *prometheus.Registry, api *apiParts) error {
+func serveAdmin(ctx context.Context, wg *sync.WaitGroup, o hubOptions, metrics map[string]prometheus.Gatherer, api *apiParts) error {
 	if o.adminAddr == "" {
 		return nil
 	}
@@ -176,9 +181,7 @@ func serveAdmin(ctx context.Context, wg *sync.WaitGroup, o hubOptions, metrics *
 	if err := os.WriteFile(filepath.Join(o.dataDir, "admin.addr"), []byte(l.Addr().String()), 0o600); err != nil {
 		return fmt.Errorf("remember administration address: %w", err)
 	}
-	handler := telemetry.Handler(map[string]prometheus.Gatherer{
-		"/metrics": telemetry.Join(metrics, ctrlmetrics.Registry), "/metrics/kubernetes": api.metrics,
-	}, map[string]telemetry.Check{"kubernetes": api.check})
+	handler := telemetry.Handler(metrics, map[string]telemetry.Check{"kubernetes": api.check})
 	wg.Go(func() {
 		if err := telemetry.Serve(ctx, l, handler); err != nil {
 			o.log.Error("administration port failed", "error", err)

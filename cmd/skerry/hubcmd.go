@@ -77,6 +77,8 @@ func newHubRun() *cobra.Command {
 	f.StringVar(&o.kubeAddr, "kube-addr", "127.0.0.1:6443", "address of the embedded Kubernetes API")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "use the API of this cluster and start none")
 	o.identity.AddFlags(f)
+	f.BoolVar(&o.inCluster, "in-cluster", false, "use the API of the cluster in which this runs as a pod, and start none")
+	c.MarkFlagsMutuallyExclusive("kubeconfig", "in-cluster")
 	f.StringVar(&o.natsListen, "nats-listen", "", "address of NATS' own TLS port, for hubs of many thousand sites")
 	f.StringVar(&o.external.url, "nats-url", "", "use this NATS and start none; its port must be open to the hub alone; needs --nats-account and --nats-signing-key")
 	f.StringVar(&o.external.account, "nats-account", "", "public key of the NATS account")
