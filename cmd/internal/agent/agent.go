@@ -21,6 +21,7 @@ import (
 	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/app/appsite"
 	"github.com/skerry-dev/skerry/internal/app/process"
+	"github.com/skerry-dev/skerry/internal/app/wasm"
 	"github.com/skerry-dev/skerry/internal/enroll"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollsite"
 	"github.com/skerry-dev/skerry/internal/fleet"
@@ -41,7 +42,13 @@ func features(processBucket *store.Bucket) []site.Maker {
 			if err != nil {
 				return nil, err
 			}
-			return appsite.New(h, programs), nil
+			modules, err := wasm.New(wasm.Options{
+				Log: h.Log.With("runtime", app.RuntimeWasm), Metrics: h.Metrics, CacheDir: filepath.Join(h.Dir, "compiled"),
+			})
+			if err != nil {
+				return nil, err
+			}
+			return appsite.New(h, programs, modules), nil
 		}},
 	}
 }
