@@ -2,36 +2,47 @@ package wasm
 
 import (
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/skerry-dev/skerry/internal/app/wasm/cgi"
 )
 
-// flushAfter is how long output waits for more before it is sent on. An answer that is over before leaves
-// in one piece and with its length.
-const flushAfter = 4 * time.Millisecond
+// An answer waits a little for more to come before it is sent, and not longer than this or for more than
+// that: one that is over soon leaves in one piece and with its length, and one that fails soon leaves as a
+// failure.
+const (
+	flushAfter = 4 * time.Millisecond
+	holdBytes  = 16 << 10
+)
 
 // response takes a guest's standard output: a CGI header (RFC 3875, section 6), then the body, which is sent
 // on as it comes. What is wrong with it ends the guest.
 type response struct {
 	w           http.ResponseWriter
+	control     *http.ResponseController
+	in          *bodyReader
 	fail        func(*failure)
 	headerBytes int
 	outputBytes int64
 	noBody      bool // the answer to HEAD
 
-	// head gathers the header until it is whole.
-	head []byte
-	sent bool
-	body int64
-	bad  *failure
+	// These are the guest's goroutine's alone. head gathers the header until it is whole.
+	head  []byte
+	body  int64
+	bad   *failure
+	whole bool
 
-	// mu guards w's body and flushing, which a timer does too.
-	mu      sync.Mutex
-	flusher *http.ResponseController
+	// mu guards the rest, and w's body and flushing, which a timer does too.
+	mu     sync.Mutex
+	status int
+	fields http.Header
+	held   []byte
+	// sent says that the header is on its way, and what is written now cannot be taken back.
+	sent    bool
 	timer   *time.Timer
-	pending bool
+	pending bool // the timer runs
 	closed  bool
 }
 
@@ -41,12 +52,12 @@ func (r *response) Write(p []byte) (int, error) {
 		return 0, r.bad
 	}
 	n := len(p)
-	if !r.sent {
-		rest, done, err := r.header(p)
+	if !r.whole {
+		rest, err := r.header(p)
 		if err != nil {
 			return 0, r.reject(err)
 		}
-		if !done {
+		if !r.whole {
 			return n, nil
 		}
 		p = rest
@@ -54,8 +65,8 @@ func (r *response) Write(p []byte) (int, error) {
 	if r.body += int64(len(p)); r.body > r.outputBytes {
 		return 0, r.reject(failures[reasonOutput].with("At most %d bytes are allowed.", r.outputBytes))
 	}
-	if len(p) == 0 || r.noBody {
-		return n, nil
+	if r.noBody {
+		p = nil
 	}
 	if err := r.send(p); err != nil {
 		return 0, r.reject(failures[reasonGone])
@@ -70,11 +81,39 @@ func (r *response) reject(f *failure) error {
 	return f
 }
 
+// header takes what comes of the header. When it is whole, what it returns is body.
+func (r *response) header(p []byte) (body []byte, err *failure) {
+	r.head = append(r.head, p...)
+	end, next := cgi.HeaderEnd(r.head)
+	if end > r.headerBytes || end < 0 && len(r.head) > r.headerBytes {
+		return nil, failures[reasonHeader].with("It is longer than %d bytes.", r.headerBytes)
+	}
+	if end < 0 {
+		return nil, nil
+	}
+	status, fields, wrong := cgi.ParseHeader(r.head[:end])
+	if wrong != nil {
+		return nil, failures[reasonHeader].with("%v", wrong)
+	}
+	body = r.head[next:]
+	r.head, r.whole = nil, true
+	r.status, r.fields = status, fields
+	r.noBody = r.noBody || status == http.StatusNoContent || status == http.StatusNotModified
+	return body, nil
+}
+
 func (r *response) send(p []byte) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, err := r.w.Write(p); err != nil {
-		return err
+	if !r.sent && len(r.held)+len(p) <= holdBytes {
+		r.held = append(r.held, p...)
+	} else {
+		if err := r.commit(); err != nil {
+			return err
+		}
+		if _, err := r.w.Write(p); err != nil {
+			return err
+		}
 	}
 	if r.pending {
 		return nil
@@ -88,6 +127,30 @@ func (r *response) send(p []byte) error {
 	return nil
 }
 
+// commit sends the header and what was held. The caller holds the lock.
+func (r *response) commit() error {
+	if r.sent {
+		return nil
+	}
+	r.sent = true
+	h := r.w.Header()
+	for name, values := range r.fields {
+		h[name] = values
+	}
+	if r.in.left.Load() > 0 {
+		// What is left of the body must never be read as the next request.
+		h.Set("Connection", "close")
+	}
+	r.w.WriteHeader(r.status)
+	held := r.held
+	r.held = nil
+	if len(held) == 0 {
+		return nil
+	}
+	_, err := r.w.Write(held)
+	return err
+}
+
 func (r *response) flush() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -95,44 +158,24 @@ func (r *response) flush() {
 		return
 	}
 	r.pending = false
-	_ = r.flusher.Flush() // the next write fails as this does
+	// What fails here fails the next write too.
+	_ = r.commit()
+	_ = r.control.Flush()
 }
 
-// close ends the flushing; w is not used after it.
-func (r *response) close() {
+// close ends the answer, and reports whether any of it was sent. One that is held is sent when it is good.
+func (r *response) close(good bool) (sent bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
 	if r.timer != nil {
 		r.timer.Stop()
 	}
-}
-
-// header takes what comes of the header. When it is whole it is sent, and the rest of p is body.
-func (r *response) header(p []byte) (body []byte, done bool, err *failure) {
-	r.head = append(r.head, p...)
-	end, next := cgi.HeaderEnd(r.head)
-	if end < 0 {
-		if len(r.head) > r.headerBytes {
-			return nil, false, failures[reasonHeader].with("It is longer than %d bytes.", r.headerBytes)
+	if good && !r.sent {
+		if r.fields["Content-Length"] == nil && !r.noBody {
+			r.fields.Set("Content-Length", strconv.Itoa(len(r.held)))
 		}
-		return nil, false, nil
+		_ = r.commit() // a caller that is gone cannot be told
 	}
-	if end > r.headerBytes {
-		return nil, false, failures[reasonHeader].with("It is longer than %d bytes.", r.headerBytes)
-	}
-	status, fields, wrong := cgi.ParseHeader(r.head[:end])
-	if wrong != nil {
-		return nil, false, failures[reasonHeader].with("%v", wrong)
-	}
-	body = r.head[next:]
-	r.head = nil
-	h := r.w.Header()
-	for name, values := range fields {
-		h[name] = values
-	}
-	r.sent = true
-	r.noBody = r.noBody || status == http.StatusNoContent || status == http.StatusNotModified
-	r.w.WriteHeader(status)
-	return body, true, nil
+	return r.sent
 }
