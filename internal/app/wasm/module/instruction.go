@@ -10,6 +10,10 @@ const (
 	loop
 	// branch is whatever may lead elsewhere than to the next instruction.
 	branch
+	// bulk instructions may move all of the memory.
+	bulk
+	// end closes a block, and may be where a branch leads.
+	end
 	// unknown instructions end the reading: where the next begins is not known.
 	unknown
 )
@@ -33,7 +37,9 @@ func readInstruction(r *reader) instruction {
 	case op == 0x04: // if
 		r.skipNumber()
 		return instruction{kind: branch}
-	case op == 0x00, op == 0x05, op == 0x0b, op == 0x0f: // unreachable, else, end, return
+	case op == 0x0b: // end
+		return instruction{kind: end}
+	case op == 0x00, op == 0x05, op == 0x0f: // unreachable, else, return
 		return instruction{kind: branch}
 	case op == 0x0c, op == 0x0d: // br, br_if
 		r.skipNumber()
@@ -86,11 +92,15 @@ func readInstruction(r *reader) instruction {
 func readBulk(r *reader) instruction {
 	switch op := r.u32(); {
 	case op <= 7: // i32.trunc_sat_f32_s and its kin
-	case op == 9, op == 11, op == 13, op == 15, op == 16, op == 17: // one index
+	case op == 9, op == 13, op == 16: // data.drop, elem.drop, table.size
 		r.skipNumber()
-	case op == 8, op == 10, op == 12, op == 14: // two
+	case op == 11, op == 15, op == 17: // memory.fill, table.grow, table.fill
+		r.skipNumber()
+		return instruction{kind: bulk}
+	case op == 8, op == 10, op == 12, op == 14: // memory.init, memory.copy, table.init, table.copy
 		r.skipNumber()
 		r.skipNumber()
+		return instruction{kind: bulk}
 	default:
 		return instruction{kind: unknown}
 	}

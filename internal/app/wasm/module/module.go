@@ -1,9 +1,11 @@
 // Package module reads a WebAssembly module before it is compiled, and closes what the engine leaves open.
 //
 // The engine can end a guest at the head of a loop, and nowhere else; a guest that calls itself over and
-// over has none, and while native code runs Go's collector waits for it. Harden therefore puts an empty
-// loop at the beginning of every function that may call itself, however indirectly. It also bounds tables,
-// which the engine counts against no limit, and refuses what a guest of ours has no use for.
+// over has none, nor has one whose functions call each other twice down a long chain, and while native code
+// runs Go's collector waits for it. Harden therefore puts an empty loop at the beginning of every function
+// that may call itself, however indirectly, or runs through much code, and before instructions that may move
+// all of the memory. It also bounds tables, which the engine counts against no limit, and refuses what a
+// guest of ours has no use for.
 //
 // Only package wasm imports it. Errors wrap ErrModule and say what is wrong; a module that is damaged in
 // ways that do not matter here is left to the engine, which validates all of it.
