@@ -7,7 +7,7 @@ TOOL = $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 NORACE = ./internal/kube/... ./internal/kubetest/... ./cmd/... ./test/...
 RACE = $(shell $(GO) list ./... | grep -v -E '/(internal/kube|internal/kubetest|cmd|test)(/|$$)')
 
-.PHONY: help up quick test lint bench generate verify soak build
+.PHONY: help up quick test lint bench bench-wasm generate verify soak build
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -35,6 +35,9 @@ lint: ## gofmt, vet, staticcheck
 
 bench: ## The figures of docs/benchmarks
 	$(GO) run ./test/bench
+
+bench-wasm: ## The figures of docs/benchmarks/wasm.md; needs clang and wasi-libc
+	$(GO) run ./test/bench/wasm
 
 generate: ## CRDs, deep copies, references, import lists
 	cd api && $(GO) tool -modfile=../tools/go.mod controller-gen object paths=./...

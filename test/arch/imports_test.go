@@ -97,7 +97,7 @@ var onlyImporters = []struct {
 	{"k8s.io/kubernetes", []string{"internal/kube"}, "the API server has process-wide state and 100 MB: one package knows it"},
 	{"go.etcd.io/etcd/server", []string{"internal/kube"}, "etcd's server is a part of the API server"},
 	{"github.com/nats-io/nats-server", []string{"internal/natsserver"}, "one package knows how rights on the bus are given"},
-	{"github.com/tetratelabs/wazero", []string{"internal/app/wasm"}, "one package knows where the engine's own limits end"},
+	{"github.com/tetratelabs/wazero", []string{"internal/app/wasm", "test/bench/wasm"}, "one package knows where the engine's own limits end"},
 	{"go.etcd.io/bbolt", []string{"internal/store"}, "one package decides how a site's data is kept"},
 }
 

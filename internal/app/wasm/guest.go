@@ -136,10 +136,18 @@ func (g *guest) start() (err error) {
 	}
 	instance, err := g.p.wazero.InstantiateModule(ctx, g.p.compiled, config)
 	if err != nil {
+		g.memory.Free()
 		return err
 	}
-	_, err = instance.ExportedFunction("_start").Call(g.ctx)
-	return errors.Join(err, instance.Close(context.WithoutCancel(g.ctx)))
+	start := instance.ExportedFunction("_start")
+	_, err = start.Call(g.ctx)
+	err = errors.Join(err, instance.Close(context.WithoutCancel(g.ctx)))
+	// Of an instance that was cut off while the host had it, wazero frees memory and files at the next call
+	// alone, which with an ended context is no call.
+	ended, cancel := context.WithCancel(g.ctx)
+	cancel()
+	_, _ = start.Call(ended)
+	return err
 }
 
 // sleep implements the guest's sleeping.

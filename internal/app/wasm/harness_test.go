@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -36,10 +35,6 @@ var built struct {
 }
 
 func TestMain(m *testing.M) {
-	if path := os.Getenv(writerEnv); path != "" {
-		fmt.Fprintln(os.Stderr, writeUntilKilled(path))
-		os.Exit(1)
-	}
 	dir, err := os.MkdirTemp("", "skerry-wasm-test-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -58,11 +53,24 @@ func goGuest(t testing.TB, name string) string {
 	return build(t, name, "go", "build", "-trimpath", "-o", "{out}", "./testdata/"+name)
 }
 
-// cGuest returns the module of a C file of testdata, built with clang and wasi-libc.
-func cGuest(t testing.TB, name string) string {
+// sdkGuest returns the module of an example of the SDK for Go, a module of its own.
+func sdkGuest(t testing.TB, name string) string {
 	t.Helper()
-	testenv.Require(t, testenv.Tool("clang"), testenv.Tool("wasm-ld"))
-	return build(t, name+"-c", "clang", "--target=wasm32-wasi", "-O2", "-I", "../../../sdk/c", "-o", "{out}", "testdata/"+name+".c")
+	testenv.Require(t, testenv.Tool("go"))
+	return build(t, name, "go", "build", "-C", "../../../sdk/go", "-trimpath", "-o", "{out}", "./examples/"+name)
+}
+
+// wasiLibc is the C library for modules, where distributions put it.
+var wasiLibc = testenv.Need{Name: "wasi-libc", Met: func() bool {
+	_, err := os.Stat("/usr/lib/wasm32-wasi/libc.a")
+	return err == nil
+}}
+
+// cGuest returns the module of a C file, built with clang and wasi-libc.
+func cGuest(t testing.TB, file string) string {
+	t.Helper()
+	testenv.Require(t, testenv.Tool("clang"), testenv.Tool("wasm-ld"), wasiLibc)
+	return build(t, strings.TrimSuffix(filepath.Base(file), ".c")+"-c", "clang", "--target=wasm32-wasi", "-O2", "-Wall", "-Werror", "-I", "../../../sdk/c", "-o", "{out}", file)
 }
 
 func build(t testing.TB, name string, command ...string) string {
@@ -168,9 +176,15 @@ func (k *kitchen) spec(name, module string, edit func(*appsite.Spec, *app.WasmCo
 func (k *kitchen) serve(name, module string, edit func(*appsite.Spec, *app.WasmConfig)) *dish {
 	k.t.Helper()
 	d := k.start(k.spec(name, module, edit))
-	status := d.await("running", func(s appsite.Status) bool { return s.Phase == fleet.PhaseRunning })
-	k.gateway.Set(d.spec.App, site.Route{Host: name + ".test", Path: "/", State: site.RouteReady, Target: status.Target, Handler: status.Handler})
+	k.route(d)
 	return d
+}
+
+// route lets the gateway know an app once it runs.
+func (k *kitchen) route(d *dish) {
+	k.t.Helper()
+	status := d.await("running", func(s appsite.Status) bool { return s.Phase == fleet.PhaseRunning })
+	k.gateway.Set(d.spec.App, site.Route{Host: d.spec.App.Name + ".test", Path: "/", State: site.RouteReady, Target: status.Target, Handler: status.Handler})
 }
 
 func (k *kitchen) start(spec appsite.Spec) *dish {
@@ -308,9 +322,3 @@ func (w testWriter) Write(p []byte) (int, error) {
 	w.t.Logf("%s", bytes.TrimSpace(p))
 	return len(p), nil
 }
-
-var errNone = errors.New("none")
-
-const writerEnv = "SKERRY_TEST_KV_WRITER"
-
-func writeUntilKilled(string) error { return errNone }

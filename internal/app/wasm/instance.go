@@ -32,6 +32,9 @@ type instance struct {
 	pool chan *guest
 	used chan struct{}
 
+	// clock has a value when schedules are to look at the time.
+	clock chan struct{}
+
 	stop     chan struct{}
 	stopOnce sync.Once
 	done     chan struct{}

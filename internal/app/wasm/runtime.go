@@ -128,8 +128,8 @@ func (r *Runtime) Start(ctx context.Context, spec appsite.Spec) (appsite.Instanc
 		status:  appsite.Status{Phase: fleet.PhaseStarting, Message: "compiling", Since: time.Now()},
 		changes: make(chan struct{}, 1),
 		slots:   make(chan struct{}, p.limits.Concurrency), used: make(chan struct{}, 1),
-		pool: make(chan *guest, max(0, p.limits.Prepared-1)),
-		stop: make(chan struct{}), done: make(chan struct{}),
+		pool:  make(chan *guest, max(0, p.limits.Prepared-1)),
+		clock: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	i.handler = &handler{i}
 	go i.run()

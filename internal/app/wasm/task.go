@@ -113,9 +113,23 @@ func (i *instance) keepSchedules(ctx context.Context, workers *sync.WaitGroup) {
 				first = e.next
 			}
 		}
-		if !pause(ctx, first.Sub(now)) {
+		t := time.NewTimer(first.Sub(now))
+		select {
+		case <-t.C:
+		case <-i.clock:
+			t.Stop()
+		case <-ctx.Done():
+			t.Stop()
 			return
 		}
+	}
+}
+
+// wake makes schedules look at the clock.
+func (i *instance) wake() {
+	select {
+	case i.clock <- struct{}{}:
+	default:
 	}
 }
 

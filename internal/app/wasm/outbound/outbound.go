@@ -90,9 +90,14 @@ func (c *Client) Do(ctx context.Context, raw []byte) (io.ReadCloser, error) {
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.Opaque != "" {
 		return nil, fmt.Errorf("%q: want the whole URL, http:// or https://, without a user: %w", u.Redacted(), ErrRequest)
 	}
-	if err := c.allowed(u); err != nil {
+	host, port, err := hostPort(u)
+	if err != nil {
 		return nil, err
 	}
+	if err := c.allowed(host, port); err != nil {
+		return nil, err
+	}
+	u.Host = authority(u, host) // what was judged is what is called
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
 		return nil, fmt.Errorf("body: %w: %w", err, ErrRequest)
@@ -139,17 +144,24 @@ func answer(res *http.Response) io.ReadCloser {
 	}{io.MultiReader(&head, res.Body), res.Body}
 }
 
-// allowed judges the URL as it is written.
-func (c *Client) allowed(u *url.URL) error {
-	host, port, err := hostPort(u)
-	if err != nil {
-		return err
+// authority writes the host and, when it was given, the port.
+func authority(u *url.URL, host string) string {
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
 	}
+	if u.Port() != "" {
+		host += ":" + u.Port()
+	}
+	return host
+}
+
+// allowed judges the URL as it is written.
+func (c *Client) allowed(host string, port uint16) error {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		if c.holds(addr.Unmap().WithZone(""), port) {
 			return nil
 		}
-		return fmt.Errorf("%s: %w", u.Host, ErrRefused)
+		return fmt.Errorf("%s: %w", netip.AddrPortFrom(addr, port), ErrRefused)
 	}
 	for _, o := range c.list {
 		if (o.Port == 0 || o.Port == port) && !o.Net.IsValid() && o.MatchesName(host) {
