@@ -59,6 +59,8 @@ const (
 	sectionMemory = 5
 	sectionExport = 7
 	sectionCode   = 10
+	sectionData   = 11
+	sectionCount  = 12
 )
 
 var preamble = []byte("\x00asm\x01\x00\x00\x00")
@@ -92,6 +94,8 @@ type hardener struct {
 	out     []byte
 	exports map[string]byte // by name: the kind of what is exported
 	memory  bool
+	// counted says that the code refers to pieces of data by their numbers.
+	counted bool
 }
 
 func (h *hardener) section(id byte, body []byte) error {
@@ -119,6 +123,12 @@ func (h *hardener) section(id byte, body []byte) error {
 				break
 			}
 			h.exports[name] = kind
+		}
+	case sectionCount:
+		h.counted = true
+	case sectionData:
+		if !h.counted {
+			body = joinData(body)
 		}
 	case sectionCode:
 		body, h.m.Checked, err = checkCalls(&r, len(h.m.Imports))

@@ -47,6 +47,26 @@ func (r *reader) u32() uint32 {
 	return 0
 }
 
+// i32 reads a signed number of 32 bits in LEB128, as its two's complement.
+func (r *reader) i32() uint32 {
+	var v int64
+	for shift := 0; shift < 35; shift += 7 {
+		b := r.byte()
+		if r.bad {
+			return 0
+		}
+		v |= int64(b&0x7f) << shift
+		if b < 0x80 {
+			if b&0x40 != 0 {
+				v |= -1 << (shift + 7)
+			}
+			return uint32(v)
+		}
+	}
+	r.bad = true
+	return 0
+}
+
 // skipNumber reads over a number in LEB128 of up to 64 bits.
 func (r *reader) skipNumber() {
 	for range 10 {
@@ -55,6 +75,14 @@ func (r *reader) skipNumber() {
 		}
 	}
 	r.bad = true
+}
+
+func appendI32(out []byte, v int32) []byte {
+	for v < -64 || v > 63 {
+		out = append(out, byte(v)|0x80)
+		v >>= 7
+	}
+	return append(out, byte(v)&0x7f)
 }
 
 func appendU32(out []byte, v uint32) []byte {
