@@ -28,9 +28,9 @@ type instance struct {
 	waiting atomic.Int64
 	// requests waits for the handler's calls.
 	requests sync.WaitGroup
-	// pool holds prepared guests; used has a value after a request came.
-	pool chan *guest
-	used chan struct{}
+	// pool holds prepared guests; used has a value after a request came, left after one ended.
+	pool       chan *guest
+	used, left chan struct{}
 
 	// clock has a value when schedules are to look at the time.
 	clock chan struct{}
@@ -135,6 +135,7 @@ func (i *instance) prepare(ctx context.Context) {
 	idle := time.NewTimer(i.rt.opts.IdleAfter)
 	defer idle.Stop()
 	for ctx.Err() == nil {
+		i.awaitQuiet(ctx)
 		g := i.p.newGuest()
 		select {
 		case <-g.parked:
@@ -156,6 +157,24 @@ func (i *instance) prepare(ctx context.Context) {
 		}
 	}
 	i.drain()
+}
+
+// quietWithin is how long requests that are served hold back the making of another instance.
+const quietWithin = 50 * time.Millisecond
+
+// awaitQuiet lets requests that are served have the processors, while another instance is prepared already.
+func (i *instance) awaitQuiet(ctx context.Context) {
+	patience := time.NewTimer(quietWithin)
+	defer patience.Stop()
+	for len(i.slots) > 0 && len(i.pool) > 0 {
+		select {
+		case <-i.left:
+		case <-patience.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // offer waits until somebody takes g, and reports false when nobody came for long or ctx ended.
@@ -253,7 +272,13 @@ func (i *instance) enter(ctx context.Context) *failure {
 	}
 }
 
-func (i *instance) leave() { <-i.slots }
+func (i *instance) leave() {
+	<-i.slots
+	select {
+	case i.left <- struct{}{}:
+	default:
+	}
+}
 
 func (i *instance) countRestart() { i.set(func(s *appsite.Status) { s.Restarts++ }) }
 

@@ -127,7 +127,7 @@ func (r *Runtime) Start(ctx context.Context, spec appsite.Spec) (appsite.Instanc
 		rt: r, p: p,
 		status:  appsite.Status{Phase: fleet.PhaseStarting, Message: "compiling", Since: time.Now()},
 		changes: make(chan struct{}, 1),
-		slots:   make(chan struct{}, p.limits.Concurrency), used: make(chan struct{}, 1),
+		slots:   make(chan struct{}, p.limits.Concurrency), used: make(chan struct{}, 1), left: make(chan struct{}, 1),
 		pool:  make(chan *guest, max(0, p.limits.Prepared-1)),
 		clock: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}

@@ -46,6 +46,8 @@ const (
 	cModule   = "C"
 	goModule  = "stock Go"
 	sdkModule = "Go with the SDK"
+	// waitModule writes more than the runtime holds back, so that it can be met in the middle of its answer.
+	waitModule = "stock Go that writes 64 KiB"
 )
 
 func (b *bench) build() error {
@@ -67,6 +69,7 @@ func (b *bench) build() error {
 		{nil, []string{"clang", "--target=wasm32-wasi", "-O2", "-o", out(cModule), "test/bench/wasm/guest/hello.c"}},
 		{wasip1, slices.Concat([]string{"go", "build", "-C", scaffold}, goBuild, []string{"-o", out(goModule), "."})},
 		{wasip1, slices.Concat([]string{"go", "build", "-C", "sdk/go"}, goBuild, []string{"-o", out(sdkModule), "./examples/hello"})},
+		{wasip1, slices.Concat([]string{"go", "build"}, goBuild, []string{"-o", out(waitModule), "./test/bench/wasm/guest/wait"})},
 		{nil, slices.Concat([]string{"go", "build", "-C", native}, goBuild, []string{"-o", b.program, "."})},
 	} {
 		cmd := exec.CommandContext(b.ctx, step.command[0], step.command[1:]...)
@@ -75,7 +78,7 @@ func (b *bench) build() error {
 			return fmt.Errorf("%v: %w: %s", step.command, err, said)
 		}
 	}
-	for _, name := range []string{cModule, goModule, sdkModule} {
+	for _, name := range []string{cModule, goModule, sdkModule, waitModule} {
 		data, err := os.ReadFile(out(name))
 		if err != nil {
 			return err

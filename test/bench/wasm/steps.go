@@ -204,9 +204,13 @@ func (b *bench) oneCore() error {
 // memory measures what a request holds while it is served.
 func (b *bench) memory() error {
 	const requests = 48
-	for _, host := range []string{"c", "go", "sdk"} {
-		s, _, err := b.all()
+	for _, host := range []string{"c", "waits"} {
+		s, err := b.open("cache")
 		if err != nil {
+			return err
+		}
+		name := map[string]string{"c": cModule, "waits": waitModule}[host]
+		if err := s.placeModule(host, b.modules[name]); err != nil {
 			return err
 		}
 		if err := s.get(host); err != nil {
@@ -214,36 +218,34 @@ func (b *bench) memory() error {
 		}
 		before := anonymous()
 		var wg sync.WaitGroup
-		var writers []*slowWriter
+		var reached sync.WaitGroup
+		goOn := make(chan struct{})
 		for range requests {
-			w := &slowWriter{header: http.Header{}, reached: make(chan struct{}), goOn: make(chan struct{})}
-			writers = append(writers, w)
+			reached.Add(1)
 			wg.Go(func() {
-				s.gateway.ServeHTTP(w, httptest.NewRequestWithContext(b.ctx, http.MethodGet, "http://"+host+"/", nil))
+				w := &slowWriter{header: http.Header{}, reached: reached.Done, goOn: goOn}
+				s.gateway.ServeHTTP(w, httptest.NewRequestWithContext(b.ctx, http.MethodGet, "http://"+host+"/wait", nil))
 			})
 		}
-		for _, w := range writers {
-			<-w.reached
-		}
+		reached.Wait()
 		during := anonymous()
-		for _, w := range writers {
-			close(w.goOn)
-		}
+		close(goOn)
 		wg.Wait()
 		if err := s.close(); err != nil {
 			return err
 		}
-		b.add(labels[host]+": memory a concurrent request", float64(during-before)/requests/1024, "MiB", 0,
+		b.add(name+": memory a concurrent request", float64(during-before)/requests/1024, "MiB", 0,
 			fmt.Sprintf("anonymous memory of the agent with %d requests in the middle of their answers, less that before, a request", requests))
 	}
 	return nil
 }
 
-// slowWriter holds an answer until it is told to go on.
+// slowWriter holds an answer at its first byte until it is told to go on.
 type slowWriter struct {
-	header        http.Header
-	reached, goOn chan struct{}
-	once          sync.Once
+	header  http.Header
+	reached func()
+	goOn    chan struct{}
+	once    sync.Once
 }
 
 func (w *slowWriter) Header() http.Header { return w.header }
@@ -251,7 +253,7 @@ func (w *slowWriter) WriteHeader(int)     {}
 
 func (w *slowWriter) Write(p []byte) (int, error) {
 	w.once.Do(func() {
-		close(w.reached)
+		w.reached()
 		<-w.goOn
 	})
 	return len(p), nil
