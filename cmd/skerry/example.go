@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/skerry-dev/skerry/api/v1alpha1"
+	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/app/bundle"
 	"github.com/skerry-dev/skerry/internal/ociclient"
 )
