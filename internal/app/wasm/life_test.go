@@ -49,6 +49,9 @@ func TestFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if _, body := d.get("/write/data/ledger/a"); body != "<nil>\n" {
+		t.Errorf("an app cannot write to its data: %s", body)
+	}
 	for path, want := range map[string]string{
 		"/read/config/level":             "info|<nil>",
 		"/read/secrets/key":              "hidden|<nil>",
