@@ -67,11 +67,14 @@ const writing = experimentalsys.O_WRONLY | experimentalsys.O_RDWR | experimental
 
 // inside checks that a path, whose last part need not exist, stays in the mount.
 func (f *guestFS) inside(name string) experimentalsys.Errno {
+	name = path.Clean(strings.TrimPrefix(name, "/"))
+	if name == "." {
+		return 0 // every start of a program looks at what its directories are; that tells nothing
+	}
 	f.guest.await()
 	if !f.mount.write {
 		return 0 // os.Root opens these files itself
 	}
-	name = path.Clean(strings.TrimPrefix(name, "/"))
 	_, err := f.mount.root.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := f.mount.root.Lstat(name); err == nil {
@@ -187,6 +190,12 @@ type guestFile struct {
 	experimentalsys.File
 	guest  *guest
 	closed bool
+}
+
+// Readdir implements experimentalsys.File.
+func (f *guestFile) Readdir(n int) ([]experimentalsys.Dirent, experimentalsys.Errno) {
+	f.guest.await()
+	return f.File.Readdir(n)
 }
 
 // Close implements experimentalsys.File.

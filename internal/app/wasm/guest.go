@@ -40,11 +40,12 @@ type guest struct {
 	begin chan struct{}
 	job   *job
 	begun atomic.Bool
-	// parked closes when the guest waits for its job, done after its end; err is set before that.
-	parked   chan struct{}
-	parkOnce sync.Once
-	done     chan struct{}
-	err      error
+	// parked closes when the guest waits for its job, ended when its code has ended, with err set before; done
+	// when nothing of it is left.
+	parked      chan struct{}
+	parkOnce    sync.Once
+	ended, done chan struct{}
+	err         error
 	// open counts the files it has open. told is the last error of a host function.
 	open int
 	told string
@@ -60,7 +61,7 @@ func (p *program) newGuest(args ...string) *guest {
 	g := &guest{
 		p: p, cancel: cancel, args: append([]string{p.config.Module}, args...),
 		memory: &memory{limit: uint64(p.limits.MemoryBytes), budget: p.rt.budget},
-		begin:  make(chan struct{}), parked: make(chan struct{}), done: make(chan struct{}),
+		begin:  make(chan struct{}), parked: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
 	}
 	g.stderr = &lineWriter{to: p.stderr}
 	g.ctx = context.WithValue(ctx, guestKey{}, g)
@@ -111,12 +112,16 @@ func (g *guest) run() {
 		}
 	})
 	defer limit.Stop()
-	g.err = g.verdict(g.start())
+	cleanUp := func() {}
+	g.err = g.verdict(g.start(&cleanUp))
 	g.closeReplies()
 	g.stderr.flush()
+	close(g.ended) // whoever waits for the answer does not wait for the rest
+	cleanUp()
 }
 
-func (g *guest) start() (err error) {
+// start runs the module to its end, and sets what is to be done after.
+func (g *guest) start(cleanUp *func()) (err error) {
 	defer func() { // wazero turns what a guest's code does into errors; this is for its own
 		if r := recover(); r != nil {
 			if exit, ok := r.(*sys.ExitError); ok {
@@ -140,13 +145,15 @@ func (g *guest) start() (err error) {
 		return err
 	}
 	start := instance.ExportedFunction("_start")
+	*cleanUp = func() {
+		_ = instance.Close(context.WithoutCancel(g.ctx)) // what a file says at its closing the guest did not wait for
+		// Of an instance that was cut off while the host had it, wazero frees these at the next call alone,
+		// which with an ended context is no call.
+		ended, cancel := context.WithCancel(g.ctx)
+		cancel()
+		_, _ = start.Call(ended)
+	}
 	_, err = start.Call(g.ctx)
-	err = errors.Join(err, instance.Close(context.WithoutCancel(g.ctx)))
-	// Of an instance that was cut off while the host had it, wazero frees memory and files at the next call
-	// alone, which with an ended context is no call.
-	ended, cancel := context.WithCancel(g.ctx)
-	cancel()
-	_, _ = start.Call(ended)
 	return err
 }
 

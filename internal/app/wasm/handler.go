@@ -73,7 +73,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, control *http.Re
 	limit := time.AfterFunc(time.Until(deadline), func() { g.cancel(failures[reasonTime].with("The limit is %s.", p.timeout())) })
 	defer limit.Stop()
 	g.assign(&job{env: cgi.Environ(r, length), stdin: in, stdout: out})
-	<-g.done
+	<-g.ended
 	f = outcome(g, out, deadline)
 	sent = out.close(f == nil)
 	in.finish(control)

@@ -139,7 +139,7 @@ func (i *instance) prepare(ctx context.Context) {
 		g := i.p.newGuest()
 		select {
 		case <-g.parked:
-		case <-g.done: // it failed; whoever takes it makes another
+		case <-g.ended: // it failed; whoever takes it makes another
 		case <-ctx.Done():
 		}
 		if i.offer(ctx, g, idle) {
@@ -223,7 +223,7 @@ func (i *instance) takePrepared() *guest {
 		select {
 		case g := <-i.pool:
 			select {
-			case <-g.done: // it failed; what hindered it may be over
+			case <-g.ended: // it failed; what hindered it may be over
 			default:
 				return g
 			}

@@ -52,7 +52,7 @@ func (i *instance) runTask(ctx context.Context, name string, args []string, with
 	}
 	out := &lineWriter{to: i.p.stdout}
 	g.assign(&job{env: []string{"SKERRY_TASK=" + name}, stdout: taskOutput{out}})
-	<-g.done
+	<-g.ended
 	out.flush()
 	var f *failure
 	if errors.As(g.err, &f) && f.reason != reasonStopped {
