@@ -169,11 +169,18 @@ func (p *program) openMounts() error {
 	return nil
 }
 
+// compileAlone is how long a module is compiled before the next one may begin beside it.
+const compileAlone = time.Minute
+
 // compile makes the module ready to be instantiated. It may take seconds; p.ctx ends it.
 func (p *program) compile() error {
 	select {
 	case p.rt.compiling <- struct{}{}:
-		defer func() { <-p.rt.compiling }()
+		// Other apps do not wait for ever behind a module that is made to be compiled slowly.
+		release := sync.OnceFunc(func() { <-p.rt.compiling })
+		patience := time.AfterFunc(compileAlone, release)
+		defer patience.Stop()
+		defer release()
 	case <-p.ctx.Done():
 		return p.ctx.Err()
 	}
