@@ -2,6 +2,7 @@ package v1alpha1
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
@@ -32,6 +33,8 @@ type App struct {
 }
 
 // AppSpec is what should run where.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.env) || !has(self.secretRefs) || self.secretRefs.all(r, !has(r.env) || r.env.all(e, !(e.name in self.env)))",fieldPath=".secretRefs",message="a variable is in spec.env and in env of a secret: name it once"
 type AppSpec struct {
 	// Source is where the app's content comes from.
 	Source AppSource `json:"source"`
@@ -44,12 +47,48 @@ type AppSpec struct {
 	Route *Route `json:"route,omitempty"`
 
 	// Env is added to the environment of the app's programs and overrides that of the bundle. PORT and
-	// names that begin with SKERRY_ are the agent's own.
+	// names that begin with SKERRY_ are the agent's own. References such as ${values.port} and ${site.name}
+	// are filled in at each site; $${ stands for ${.
 	// +kubebuilder:validation:MaxProperties=256
 	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^[A-Za-z_][A-Za-z0-9_]*$'))",message="the name of a variable is letters, digits and '_', not beginning with a digit"
 	// +kubebuilder:validation:XValidation:rule="self.all(k, k != 'PORT' && !k.startsWith('SKERRY_'))",message="PORT and SKERRY_* are set by the agent"
 	// +optional
 	Env map[string]EnvValue `json:"env,omitempty"`
+
+	// Values configure the app: any object. They are merged over those of the bundle and of valuesFrom: maps
+	// key by key, everything else as a whole; null removes what was there. The app finds them in
+	// values.json of its configuration, and in references.
+	// +kubebuilder:pruning:PreserveUnknownFields
+	// +optional
+	Values *runtime.RawExtension `json:"values,omitempty"`
+
+	// ValuesFrom are further values, merged in the order of the list, before Values.
+	// +kubebuilder:validation:MaxItems=32
+	// +listType=atomic
+	// +optional
+	ValuesFrom []ValuesSource `json:"valuesFrom,omitempty"`
+
+	// Overrides change values at some sites: first those by label in the order of the list, then those for one
+	// site by name.
+	// +kubebuilder:validation:MaxItems=1000
+	// +listType=atomic
+	// +optional
+	Overrides []ValuesOverride `json:"overrides,omitempty"`
+
+	// Files of the app's configuration. They replace those of the bundle with the same path.
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=map
+	// +listMapKey=path
+	// +optional
+	Files []ConfigFile `json:"files,omitempty"`
+
+	// SecretRefs are the Secrets of the app's own namespace that its programs get. Their names are part of a
+	// release; their values are not, and reach the app's own sites alone, sealed.
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	SecretRefs []SecretRef `json:"secretRefs,omitempty"`
 
 	// Process holds what applies to programs alone.
 	// +optional

@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 
+	"github.com/skerry-dev/skerry/cmd/internal/installer"
 	"github.com/skerry-dev/skerry/internal/app/apphub"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollhub"
 	"github.com/skerry-dev/skerry/internal/hub"
 	"github.com/skerry-dev/skerry/internal/ociregistry"
+	"github.com/skerry-dev/skerry/internal/secret/secrethub"
 	"github.com/skerry-dev/skerry/internal/wire"
 )
 
@@ -15,17 +17,22 @@ import (
 type features struct {
 	enroll   *enrollhub.Feature
 	apps     *apphub.Feature
+	secrets  *secrethub.Feature
 	registry *registryFeature
 	bus      *busFeature
+	install  *installer.Feature
 }
 
-func newFeatures(bus *busParts, authority *enrollhub.Authority, gateways *enrollhub.GatewayAuthority) *features {
+func newFeatures(siteBinaries string, bus *busParts, authority *enrollhub.Authority, gateways *enrollhub.GatewayAuthority) *features {
 	found := &bundles{}
 	f := &features{
-		enroll: enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus.issuer, Authority: authority, Gateways: gateways, BusURLs: bus.siteURLs}),
-		apps:   apphub.New(found),
-		bus:    &busFeature{bus},
+		enroll:  enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus.issuer, Authority: authority, Gateways: gateways, BusURLs: bus.siteURLs}),
+		apps:    apphub.New(found),
+		bus:     &busFeature{bus},
+		install: installer.New(siteBinaries),
 	}
+	f.secrets = secrethub.New(f.apps)
+	f.apps.UseSecrets(f.secrets)
 	f.registry = &registryFeature{
 		bundles: found, member: f.enroll.Member, siteBundles: f.apps.SiteBundles, liveBundles: f.apps.LiveBundles,
 	}
@@ -45,6 +52,8 @@ func (f *features) list() []hub.Feature {
 		f.enroll,
 		f.registry,
 		f.apps,
+		f.secrets,
+		f.install,
 	}
 }
 

@@ -3,10 +3,12 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/skerry-dev/skerry/cmd/internal/dirs"
+	"github.com/skerry-dev/skerry/cmd/internal/service"
 	"github.com/skerry-dev/skerry/internal/cli"
 	"github.com/skerry-dev/skerry/internal/telemetry"
 )
@@ -20,6 +22,7 @@ func newHub() *cobra.Command {
 		RunE:    cli.GroupRun,
 	}
 	c.AddCommand(newHubRun())
+	c.AddCommand(service.HubCommands(service.Options{Program: "skerry", Out: os.Stdout})...)
 	return c
 }
 
@@ -52,6 +55,13 @@ func newHubRun() *cobra.Command {
 				return cli.Usage(err)
 			}
 			o.dataDir = dir
+			if o.siteBinaries == "" {
+				self, err := os.Executable()
+				if err != nil {
+					return fmt.Errorf("find this program: %w", err)
+				}
+				o.siteBinaries = filepath.Dir(self)
+			}
 			o.exact, o.kubeExact = cmd.Flags().Changed("addr"), cmd.Flags().Changed("kube-addr")
 			return runHub(cmd.Context(), o, hubEvents{
 				api: func(url string) { o.log.Info("the Kubernetes API is ready", "url", url) },
@@ -66,11 +76,14 @@ func newHubRun() *cobra.Command {
 	f.StringArrayVar(&o.names, "name", nil, "DNS name or IP address for the certificates; may be given again")
 	f.StringVar(&o.kubeAddr, "kube-addr", "127.0.0.1:6443", "address of the embedded Kubernetes API")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "use the API of this cluster and start none")
+	o.identity.AddFlags(f)
 	f.StringVar(&o.natsListen, "nats-listen", "", "address of NATS' own TLS port, for hubs of many thousand sites")
 	f.StringVar(&o.external.url, "nats-url", "", "use this NATS and start none; its port must be open to the hub alone; needs --nats-account and --nats-signing-key")
 	f.StringVar(&o.external.account, "nats-account", "", "public key of the NATS account")
 	f.StringVar(&o.external.signingKey, "nats-signing-key", "", "file with the seed of a signing key of that account")
+	f.StringVar(&o.external.ca, "nats-ca", "", "file with the authority of that NATS' certificate in PEM (default: the machine's own)")
 	f.StringVar(&o.adminAddr, "admin-addr", "127.0.0.1:0", "loopback address of health, metrics and profiles; empty for none")
+	f.StringVar(&o.siteBinaries, "site-binaries", "", "directory with skerry-site-linux-amd64 and -arm64 for machines that install themselves (default: that of this program)")
 	f.StringVar(&logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&logFormat, "log-format", "", "text or json (default: text on a terminal)")
 	return c
@@ -79,6 +92,9 @@ func newHubRun() *cobra.Command {
 // checkExternal refuses half a description of an external NATS.
 func (o hubOptions) checkExternal() error {
 	e := o.external
+	if e.ca != "" && e.url == "" {
+		return fmt.Errorf("--nats-ca belongs to --nats-url")
+	}
 	if (e.url == "") != (e.account == "" && e.signingKey == "") || e.url != "" && (e.account == "" || e.signingKey == "") {
 		return fmt.Errorf("--nats-url, --nats-account and --nats-signing-key belong together")
 	}

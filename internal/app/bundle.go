@@ -42,6 +42,9 @@ type BundleConfig struct {
 	Process *ProcessConfig `json:"process,omitempty"`
 	// Wasm is how to run it when Runtime is "wasm".
 	Wasm *WasmConfig `json:"wasm,omitempty"`
+	// Defaults are the bundle's part of the app's configuration, nil when it has none. The hub makes each
+	// site's configuration of it; sites do not look at it.
+	Defaults *Defaults `json:"defaults,omitempty"`
 }
 
 // ProcessConfig says how a program of the bundle is run.

@@ -16,6 +16,9 @@ type SiteState struct {
 	Told   fleet.Digest
 	// Report is what the site said last; nil when it said nothing of this app.
 	Report *AppReport
+	// Blocked is why the site cannot be told of its target; empty when it can. What it was told before
+	// stays.
+	Blocked string
 }
 
 // Standing is where one app stands at one site, seen from the hub.
@@ -32,6 +35,8 @@ const (
 // Standing returns where the app stands at this site.
 func (s SiteState) Standing() Standing {
 	switch {
+	case s.Blocked != "":
+		return StandingFailed
 	case s.Link == fleet.LinkAway:
 		return StandingWaiting
 	case s.Told != s.Target || s.Report == nil || s.Report.Desired.Digest != s.Target:
@@ -44,6 +49,14 @@ func (s SiteState) Standing() Standing {
 	return StandingProgressing
 }
 
+// Failure is why the app cannot run at this site, when Standing is StandingFailed.
+func (s SiteState) Failure() string {
+	if s.Blocked == "" && s.Report != nil {
+		return s.Report.Message
+	}
+	return s.Blocked
+}
+
 // available reports whether the site serves what it was told last, whichever release that is.
 func (s SiteState) available() bool {
 	return s.Report != nil && s.Report.Desired.Digest == s.Told && s.Report.Healthy()
@@ -54,13 +67,15 @@ func (s SiteState) available() bool {
 //
 // A site that has nothing to lose is told at once: one that never had the app, one that is away (it takes
 // the newest when it returns), and one that does not serve what it was told before. A site of which
-// nothing is known yet, because this hub started moments ago, is told later.
+// nothing is known yet, because this hub started moments ago, is told later. One that is blocked is not told
+// and takes no place of another.
 func NextSites(states []SiteState, maxUnavailable int) []fleet.SiteName {
 	var next, serving []fleet.SiteName
 	unavailable := 0
 	for _, s := range states {
 		outdated := s.Told != s.Target
 		switch {
+		case s.Blocked != "":
 		case !outdated:
 			if s.Link != fleet.LinkAway && !s.available() {
 				unavailable++ // one of which nothing was heard yet may be starting right now

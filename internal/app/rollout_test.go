@@ -48,6 +48,9 @@ func TestStanding(t *testing.T) {
 			"what was true when it left may not be now"},
 		{app.SiteState{Link: fleet.LinkUnknown, Target: newer, Told: newer, Report: says(newer, newer, fleet.PhaseRunning)}, app.StandingProgressing,
 			"a hub that just started waits for a sign of life"},
+		{app.SiteState{Link: fleet.LinkConnected, Target: newer, Told: older, Report: says(older, older, fleet.PhaseRunning), Blocked: "taken"}, app.StandingFailed,
+			"it cannot be told of the target"},
+		{app.SiteState{Link: fleet.LinkAway, Target: newer, Blocked: "taken"}, app.StandingFailed, "its return would change nothing"},
 	}
 	for _, tt := range tests {
 		if got := tt.state.Standing(); got != tt.want {
@@ -95,6 +98,9 @@ func TestNextSites(t *testing.T) {
 			with(serving("a"), func(s *app.SiteState) { s.Report.Phase = fleet.PhaseBackOff }), serving("b")}, 1, []fleet.SiteName{"a"}},
 		{"a site that said nothing yet of what it was told is told at once", []app.SiteState{
 			with(serving("a"), func(s *app.SiteState) { s.Report = nil })}, 1, []fleet.SiteName{"a"}},
+		{"a blocked site is not told, and takes no place of another", []app.SiteState{
+			with(serving("a"), func(s *app.SiteState) { s.Blocked = "taken" }), serving("b")}, 1, []fleet.SiteName{"b"}},
+		{"a blocked site that never had the app", []app.SiteState{{Site: "a", Link: fleet.LinkConnected, Target: newer, Blocked: "taken"}}, 1, nil},
 		{"none may be unavailable", []app.SiteState{serving("a")}, 0, nil},
 	}
 	for _, tt := range tests {

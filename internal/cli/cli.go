@@ -135,7 +135,7 @@ func New(version string, streams genericiooptions.IOStreams, s Starters) *cobra.
 		}
 	}
 	add(groupApps, newApp(g), newPush(g), newStatus(g), newLogs(g), newWhy(g), newRender(g))
-	add(groupFleet, newSite(g, s.SiteCommands))
+	add(groupFleet, newSite(g, s.SiteCommands), newUser(g))
 	add(groupObjects, objectCommands(g)...)
 	root.AddCommand(newVersion(g))
 	markUsage(root)

@@ -73,7 +73,7 @@ func TestHelpOfEveryCommand(t *testing.T) {
 // TestFlagsAgree holds a flag to mean the same at every command of ours.
 func TestFlagsAgree(t *testing.T) {
 	root, _, _ := newTree()
-	meaning := map[string]string{"n": "namespace", "o": "output", "f": "follow", "w": "watch", "l": "label"}
+	meaning := map[string]string{"n": "namespace", "o": "output", "f": "follow", "w": "watch", "l": "selector"}
 	for _, c := range root.Commands() {
 		if c.GroupID == groupObjects || c.Name() == "completion" {
 			continue // kubectl's own

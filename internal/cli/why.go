@@ -11,7 +11,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -31,7 +33,7 @@ const (
 )
 
 func addToScheme(s *runtime.Scheme) error {
-	return errors.Join(v1alpha1.AddToScheme(s), corev1.AddToScheme(s))
+	return errors.Join(v1alpha1.AddToScheme(s), corev1.AddToScheme(s), rbacv1.AddToScheme(s), authenticationv1.AddToScheme(s))
 }
 
 func newWhy(g *globals) *cobra.Command {
@@ -75,6 +77,9 @@ func (g *globals) why(ctx context.Context, key fleet.AppKey) error {
 	if hint := nextStep(ready.Reason); hint != "" {
 		fmt.Fprintf(out, "What to do: %s\n", hint)
 	}
+	if c := meta.FindStatusCondition(a.Status.Conditions, v1alpha1.ConditionSecretMissing); c != nil && c.Reason != ready.Reason {
+		fmt.Fprintf(out, "Sites go on with earlier copies of their secrets, and nothing new is told: %s\n", c.Message)
+	}
 	hub, err := g.hub(ctx)
 	if err != nil {
 		return err
@@ -94,6 +99,8 @@ func nextStep(reason string) string {
 		return "label a site, or change spec.placement.sites"
 	case v1alpha1.ReasonNotGranted:
 		return "ask the fleet's administrator for a SiteGrant (`kubectl explain sitegrant.spec`)"
+	case v1alpha1.ReasonSecretNotFound:
+		return "make the Secret in the app's namespace, such as with `kubectl create secret generic`"
 	case v1alpha1.ReasonSitesFailing:
 		return "read the last lines below, push a corrected version and change spec.source.bundle"
 	}

@@ -8,13 +8,11 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
@@ -25,6 +23,7 @@ import (
 	"github.com/skerry-dev/skerry/internal/enroll/enrollhub"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollsite"
 	"github.com/skerry-dev/skerry/internal/hub"
+	"github.com/skerry-dev/skerry/internal/hub/hubtest"
 	"github.com/skerry-dev/skerry/internal/kubetest"
 	"github.com/skerry-dev/skerry/internal/natsbus"
 	"github.com/skerry-dev/skerry/internal/natsserver"
@@ -57,36 +56,12 @@ func startWholeHub(t *testing.T) *wholeHub {
 	must(t, err)
 	gateways, err := enrollhub.OpenGatewayAuthority(t.TempDir(), time.Now)
 	must(t, err)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	w := &wholeHub{gatewayCA: gateways.PEM(), api: api.Config, url: "https://" + l.Addr().String(), ca: authority.PEM()}
 	feature := enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus, Authority: authority, Gateways: gateways})
-	ctx, cancel := context.WithCancel(context.Background())
-	ready, done := make(chan struct{}), make(chan error, 1)
-	go func() {
-		done <- hub.Run(ctx, hub.Options{
-			Config: api.Config, Bus: busClient, Store: store, Listener: l, TLS: authority.NewServing("127.0.0.1").TLSConfig(),
-			URL: w.url, CA: w.ca, GatewayCA: w.gatewayCA, Features: []hub.Feature{feature, whoAmIFeature{feature, bus}},
-			Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
-		}, func() { close(ready) })
-	}()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("hub: %v", err)
-		}
+	running := hubtest.Start(t, hubtest.Options{
+		API: api.Config, Bus: busClient, Store: store, TLS: authority.NewServing("127.0.0.1").TLSConfig(), CA: authority.PEM(),
+		GatewayCA: gateways.PEM(), Features: []hub.Feature{feature, whoAmIFeature{feature, bus}},
 	})
-	select {
-	case <-ready:
-	case err := <-done:
-		done <- err
-		t.Fatalf("hub: %v", err)
-	}
-	scheme, err := hub.Scheme()
-	must(t, err)
-	w.objects, err = client.New(api.Config, client.Options{Scheme: scheme})
-	must(t, err)
-	return w
+	return &wholeHub{objects: running.Client, api: api.Config, url: running.URL, ca: running.CA, gatewayCA: gateways.PEM()}
 }
 
 // whoAmIFeature serves the bus, and tells members who they are.

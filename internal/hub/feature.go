@@ -38,6 +38,8 @@ type Host struct {
 	Caller *Caller
 	// People authenticates and authorises requests of people on the hub's port.
 	People *People
+	// Admission is where Validate registers what to refuse while it is applied.
+	Admission *Admission
 	// Public is the mux of the hub's one port. A handler registered here authenticates its callers itself.
 	Public *http.ServeMux
 	// URL is the address of that port as others reach it, such as "https://127.0.0.1:7443".
@@ -50,7 +52,9 @@ type Host struct {
 	// Now is the hub's clock.
 	Now func() time.Time
 
-	gone []func(context.Context, *v1alpha1.Site) error
+	// direct reaches the API without a cache, before and beside the manager.
+	direct client.Client
+	gone   []func(context.Context, *v1alpha1.Site) error
 }
 
 // OnSiteGone registers what must happen before a deleted Site's object may go, such as revoking its

@@ -12,11 +12,13 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -45,6 +47,9 @@ type Options struct {
 	// RevocationDelay is how long a revoked member may stay at most because the bus cannot cut it off, as an
 	// existing NATS; zero: it is cut off at once. Published to people.
 	RevocationDelay time.Duration
+	// AdmissionURL is where the API server reaches the hub's port, to ask about objects while they are
+	// applied; empty when it cannot, and then conditions alone say what is wrong.
+	AdmissionURL string
 	// Features in the order of their Setup.
 	Features []Feature
 	Log      *slog.Logger
@@ -91,9 +96,10 @@ func Run(ctx context.Context, o Options, ready func()) error {
 			return fmt.Errorf("set up feature %s: %w", f.Name(), err)
 		}
 	}
-	if err := publish(ctx, o); err != nil {
+	if err := errors.Join(publish(ctx, host.direct, o), installRoles(ctx, host.direct)); err != nil {
 		return err
 	}
+	host.Public.Handle("POST "+pathAdmission+"{token}/{hook}", host.Admission)
 	server := &http.Server{
 		Handler:           host.Public,
 		TLSConfig:         o.TLS,
@@ -106,6 +112,7 @@ func Run(ctx context.Context, o Options, ready func()) error {
 	port := func(ctx context.Context) error {
 		return serve(ctx, server, o.Listener, func() {
 			host.People.AwaitKnown(ctx)
+			host.admit(ctx, o)
 			ready()
 		})
 	}
@@ -118,6 +125,14 @@ func Run(ctx context.Context, o Options, ready func()) error {
 	return nil
 }
 
+// admit makes the API server ask this hub, now that it answers. A hub that cannot is one whose courtesy is
+// missing, no more.
+func (h *Host) admit(ctx context.Context, o Options) {
+	if err := h.Admission.install(ctx, h.direct, o.AdmissionURL, o.CA); err != nil && ctx.Err() == nil {
+		h.Log.Warn("objects are not checked while they are applied, but by conditions", "error", err)
+	}
+}
+
 func newHost(ctx context.Context, o Options) (*Host, error) {
 	scheme, err := Scheme()
 	if err != nil {
@@ -125,11 +140,10 @@ func newHost(ctx context.Context, o Options) (*Host, error) {
 	}
 	skipNames := true
 	mgr, err := ctrl.NewManager(o.Config, ctrl.Options{
-		Scheme:  scheme,
-		Metrics: metricsserver.Options{BindAddress: "0"},
-		Logger:  logr.FromSlogHandler(telemetry.Quiet(o.Log.With("component", "manager").Handler())),
-		// Objects carry managed fields that nothing here reads and that are half their size.
-		Cache:                   cache.Options{DefaultTransform: cache.TransformStripManagedFields()},
+		Scheme:                  scheme,
+		Metrics:                 metricsserver.Options{BindAddress: "0"},
+		Logger:                  logr.FromSlogHandler(telemetry.Quiet(o.Log.With("component", "manager").Handler())),
+		Cache:                   cache.Options{DefaultTransform: strip},
 		Controller:              config.Controller{SkipNameValidation: &skipNames},
 		GracefulShutdownTimeout: new(shutdownGrace),
 	})
@@ -144,6 +158,10 @@ func newHost(ctx context.Context, o Options) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
+	direct, err := client.New(o.Config, client.Options{Scheme: scheme})
+	if err != nil {
+		return nil, fmt.Errorf("client of the Kubernetes API: %w", err)
+	}
 	fleet := NewFleet(o.Bus, o.Store, o.Log.With("component", "fleet"), o.Now)
 	if err := registerMetrics(o.Metrics, fleet, desired); err != nil {
 		return nil, err
@@ -154,10 +172,19 @@ func newHost(ctx context.Context, o Options) (*Host, error) {
 		}
 	}
 	return &Host{
-		Manager: mgr, Client: mgr.GetClient(), Bus: o.Bus, Desired: desired, Fleet: fleet,
-		Caller: NewCaller(o.Bus, fleet), People: people, Public: http.NewServeMux(),
+		direct: direct, Manager: mgr, Client: mgr.GetClient(), Bus: o.Bus, Desired: desired, Fleet: fleet,
+		Caller: NewCaller(o.Bus, fleet), People: people, Admission: newAdmission(), Public: http.NewServeMux(),
 		URL: o.URL, CA: o.CA, Log: o.Log, Metrics: o.Metrics, Now: o.Now,
 	}, nil
+}
+
+// strip takes from what is cached that which nothing here reads: managed fields, which are half of an object, and
+// of objects whose metadata alone is watched their annotations, in which kubectl keeps the object once more.
+func strip(o any) (any, error) {
+	if m, ok := o.(*metav1.PartialObjectMetadata); ok {
+		m.Annotations = nil
+	}
+	return cache.TransformStripManagedFields()(o)
 }
 
 // runnable is a function that the manager runs on every hub, leader or not.

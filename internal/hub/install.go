@@ -1,8 +1,14 @@
 package hub
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,7 +18,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
@@ -46,22 +55,86 @@ func InstallTypes(ctx context.Context, config *rest.Config) error {
 			return fmt.Errorf("install type %s: %w", crd.GetName(), err)
 		}
 	}
+	asker, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return fmt.Errorf("client to await types: %w", err)
+	}
+	found, err := discovery.NewDiscoveryClientForConfigAndClient(config, asker)
+	if err != nil {
+		return fmt.Errorf("client to await types: %w", err)
+	}
 	for _, crd := range crds {
-		err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, installTimeout, true, func(ctx context.Context) (bool, error) {
-			var got apiextensionsv1.CustomResourceDefinition
-			if err := c.Get(ctx, client.ObjectKey{Name: crd.GetName()}, &got); err != nil {
-				return false, client.IgnoreNotFound(err)
+		t, err := typeOf(config, crd)
+		if err != nil {
+			return fmt.Errorf("type %s: %w", crd.GetName(), err)
+		}
+		last := errors.New("not asked yet")
+		err = wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, installTimeout, true, func(ctx context.Context) (bool, error) {
+			if last = listed(ctx, asker, t.listURL); last == nil {
+				last = t.discovered(found)
 			}
-			for _, cond := range got.Status.Conditions {
-				if cond.Type == apiextensionsv1.Established {
-					return cond.Status == apiextensionsv1.ConditionTrue, nil
-				}
-			}
-			return false, nil
+			return last == nil, nil
 		})
 		if err != nil {
-			return fmt.Errorf("wait until type %s is served: %w", crd.GetName(), err)
+			return fmt.Errorf("wait until type %s is served: %w: %w", crd.GetName(), err, last)
 		}
+	}
+	return nil
+}
+
+// servedType is where one type of ours is found.
+type servedType struct {
+	resource schema.GroupVersionResource
+	listURL  string
+}
+
+func typeOf(config *rest.Config, crd *unstructured.Unstructured) (servedType, error) {
+	var typed apiextensionsv1.CustomResourceDefinition
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(crd.Object, &typed); err != nil {
+		return servedType{}, fmt.Errorf("read definition: %w", err)
+	}
+	server, _, err := rest.DefaultServerUrlFor(config)
+	if err != nil {
+		return servedType{}, fmt.Errorf("address of the Kubernetes API: %w", err)
+	}
+	r := schema.GroupVersionResource{Group: typed.Spec.Group, Version: typed.Spec.Versions[0].Name, Resource: typed.Spec.Names.Plural}
+	u := server.JoinPath("apis", r.Group, r.Version, r.Resource)
+	u.RawQuery = "limit=1"
+	return servedType{resource: r, listURL: u.String()}, nil
+}
+
+// discovered reports why clients that ask the server what it has do not find the type yet: they read a
+// document that the server makes anew a moment after it serves a type.
+func (t servedType) discovered(c *discovery.DiscoveryClient) error {
+	_, resources, _, err := c.GroupsAndMaybeResources()
+	if err != nil {
+		return fmt.Errorf("discovery: %w", err)
+	}
+	if resources == nil {
+		return nil // a server of before aggregated discovery: each group is asked for itself
+	}
+	list, ok := resources[t.resource.GroupVersion()]
+	if !ok || !slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == t.resource.Resource }) {
+		return fmt.Errorf("discovery does not name %s yet", t.resource)
+	}
+	return nil
+}
+
+// listed reports why objects cannot be listed yet. It asks once: an API server answers a new type with 404
+// and then, while its storage fills, with 429 and a Retry-After of a second, for which a Kubernetes client
+// sleeps although the storage is there in a tenth of that.
+func listed(ctx context.Context, c *http.Client, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return fmt.Errorf("list %s: %w", url, err)
+	}
+	res, err := c.Do(req)
+	if err != nil {
+		return fmt.Errorf("list: %w", err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("list %s: %s", url, res.Status)
 	}
 	return nil
 }
@@ -86,21 +159,35 @@ func typeDefinitions() ([]*unstructured.Unstructured, error) {
 	return out, nil
 }
 
+// installRoles applies the ClusterRoles of people. What somebody changed in them is set back: who wants others
+// makes roles of their own.
+func installRoles(ctx context.Context, c client.Client) error {
+	docs := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(config.Roles)))
+	for {
+		doc, err := docs.Read()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		u := &unstructured.Unstructured{}
+		if err == nil {
+			err = yaml.Unmarshal(doc, &u.Object)
+		}
+		if err != nil {
+			return fmt.Errorf("read built-in roles: %w", err)
+		}
+		if err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(FieldManager), client.ForceOwnership); err != nil {
+			return fmt.Errorf("install role %s: %w", u.GetName(), err)
+		}
+	}
+}
+
 // InfoConfigMap is where people's tools find the hub: keys "url" and "ca" (PEM), and "gatewayCA" (PEM), the
 // authority of the sites' gateways, which vouches for them alone; and "revocationDelay", when a revoked
 // member is not cut off at once.
 const InfoConfigMap = "skerry-hub"
 
 // publish writes where the hub is, readable by everybody whom the Kubernetes API knows.
-func publish(ctx context.Context, o Options) error {
-	scheme, err := Scheme()
-	if err != nil {
-		return err
-	}
-	c, err := client.New(o.Config, client.Options{Scheme: scheme})
-	if err != nil {
-		return fmt.Errorf("client to publish the hub's address: %w", err)
-	}
+func publish(ctx context.Context, c client.Client, o Options) error {
 	info := map[string]string{"url": o.URL, "ca": string(o.CA)}
 	if len(o.GatewayCA) > 0 {
 		info["gatewayCA"] = string(o.GatewayCA)

@@ -5,14 +5,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,6 +20,7 @@ import (
 	"github.com/skerry-dev/skerry/api/v1alpha1"
 	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/hub"
+	"github.com/skerry-dev/skerry/internal/hub/hubtest"
 	"github.com/skerry-dev/skerry/internal/kubetest"
 	"github.com/skerry-dev/skerry/internal/wire"
 	"github.com/skerry-dev/skerry/internal/wire/membus"
@@ -81,61 +81,22 @@ type running struct {
 
 func runHub(t *testing.T, api *kubetest.Server, broker *membus.Broker) *running {
 	t.Helper()
-	scheme, err := hub.Scheme()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &running{t: t, bus: broker.Client(), feature: &failing{err: make(chan error, 1)}}
-	if r.client, err = client.New(api.Config, client.Options{Scheme: scheme}); err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.url = "https://" + l.Addr().String()
-	serving := newAuthority(t, "hub")
 	bus := broker.Client()
-	ctx, cancel := context.WithCancel(t.Context())
-	ready, done := make(chan struct{}), make(chan error, 1)
-	go func() {
-		done <- hub.Run(ctx, hub.Options{
-			Config: api.Config, Bus: bus, Store: bus, Listener: l, URL: r.url, CA: serving.pem(),
-			TLS:      &tls.Config{Certificates: []tls.Certificate{serving.leaf(t, "127.0.0.1")}, ClientAuth: tls.RequestClientCert},
-			Features: []hub.Feature{r.feature}, Log: discard(), Metrics: prometheus.NewRegistry(),
-		}, func() { close(ready) })
-	}()
-	r.stop = func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("hub: %v", err)
-		}
+	feature := &failing{err: make(chan error, 1)}
+	h := hubtest.Start(t, hubtest.Options{API: api.Config, Bus: bus, Store: bus, Features: []hub.Feature{feature}})
+	r := &running{t: t, client: h.Client, bus: broker.Client(), feature: feature, url: h.URL}
+	r.stop = sync.OnceFunc(func() {
+		h.Stop()
 		bus.Close()
 		r.bus.Close()
-		r.stop = func() {}
-	}
-	t.Cleanup(func() { r.stop() })
-	select {
-	case <-ready:
-	case err := <-done:
-		t.Fatalf("hub: %v", err)
-	}
+	})
+	t.Cleanup(r.stop)
 	return r
 }
 
 func (r *running) eventually(what string, fn func() string) {
 	r.t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		wrong := fn()
-		if wrong == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			r.t.Fatalf("%s: %s", what, wrong)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	hubtest.Eventually(r.t, what, fn)
 }
 
 // reason returns that of a site's Ready condition, or why there is none.

@@ -2,21 +2,14 @@ package hub_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -30,76 +23,9 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/skerry-dev/skerry/internal/hub"
+	"github.com/skerry-dev/skerry/internal/hub/hubtest"
 	"github.com/skerry-dev/skerry/internal/kubetest"
 )
-
-// authority is a certificate authority of a test.
-type authority struct {
-	cert *x509.Certificate
-	key  any
-}
-
-func newAuthority(t *testing.T, name string) *authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &authority{cert: cert, key: key}
-}
-
-// clusterAuthority is the one by which the API server knows people.
-func clusterAuthority(t *testing.T, api *kubetest.Server) *authority {
-	t.Helper()
-	base := filepath.Join(api.Dir, "pki", "ca")
-	loaded, err := tls.LoadX509KeyPair(base+".crt", base+".key")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &authority{cert: loaded.Leaf, key: loaded.PrivateKey}
-}
-
-func (a *authority) pem() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
-}
-
-// leaf makes a certificate for an address, or for a person of a group.
-func (a *authority) leaf(t *testing.T, name string, groups ...string) tls.Certificate {
-	t.Helper()
-	return a.issue(t, &x509.Certificate{
-		Subject: pkix.Name{CommonName: name, Organization: groups}, IPAddresses: []net.IP{net.ParseIP(name)}, NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	})
-}
-
-func (a *authority) issue(t *testing.T, template *x509.Certificate) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template.SerialNumber = big.NewInt(2)
-	if len(template.IPAddresses) == 1 && template.IPAddresses[0] == nil {
-		template.IPAddresses = nil
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
 
 // person makes a service account and returns what reaches the API with its token and no other right.
 func person(t *testing.T, api *kubetest.Server, name string) *rest.Config {
@@ -177,6 +103,11 @@ func testPeople(t *testing.T, api *kubetest.Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	early, end := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer end()
+	if people.AwaitKnown(early); early.Err() == nil {
+		t.Error("certificates are said to be known before anybody read the authority")
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- people.Start(ctx) }()
@@ -193,12 +124,12 @@ func testPeople(t *testing.T, api *kubetest.Server) {
 
 	token := person(t, api, "pusher").BearerToken
 	grantTo(t, api, "pusher")
-	cluster, foreign := clusterAuthority(t, api), newAuthority(t, "ca")
-	expired := cluster.issue(t, &x509.Certificate{
+	cluster, foreign := hubtest.ClusterAuthority(t, api), hubtest.NewAuthority(t, "ca")
+	expired := cluster.Issue(t, &x509.Certificate{
 		Subject: pkix.Name{CommonName: "late", Organization: []string{"system:masters"}}, NotBefore: time.Now().Add(-2 * time.Hour),
 		NotAfter: time.Now().Add(-time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
-	serving := cluster.issue(t, &x509.Certificate{
+	serving := cluster.Issue(t, &x509.Certificate{
 		Subject: pkix.Name{CommonName: "server", Organization: []string{"system:masters"}}, NotAfter: time.Now().Add(time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
@@ -233,15 +164,15 @@ func testPeople(t *testing.T, api *kubetest.Server) {
 			r.Header.Set("Impersonate-User", "admin")
 			r.Header.Set("Impersonate-Group", "system:masters")
 		}, "?verb=delete&resource=bundles&ns=shop", 403, "pusher"},
-		{"a certificate of an administrator", new(cluster.leaf(t, "root", "system:masters")), nil, "?verb=delete&resource=sites&name=shop-1", 200, "root"},
-		{"an administrator may read paths", new(cluster.leaf(t, "root", "system:masters")), nil, "?verb=get&path=/metrics", 200, "root"},
-		{"a certificate of somebody without rights", new(cluster.leaf(t, "guest", "guests")), nil, create, 403, `user "guest"`},
-		{"a certificate of a group with the right", new(cluster.leaf(t, "ann", "pushers")), nil, create, 200, "ann"},
-		{"a certificate of another authority of the same name", new(foreign.leaf(t, "root", "system:masters")), nil, create, 401, "not authenticated"},
+		{"a certificate of an administrator", new(cluster.Leaf(t, "root", "system:masters")), nil, "?verb=delete&resource=sites&name=shop-1", 200, "root"},
+		{"an administrator may read paths", new(cluster.Leaf(t, "root", "system:masters")), nil, "?verb=get&path=/metrics", 200, "root"},
+		{"a certificate of somebody without rights", new(cluster.Leaf(t, "guest", "guests")), nil, create, 403, `user "guest"`},
+		{"a certificate of a group with the right", new(cluster.Leaf(t, "ann", "pushers")), nil, create, 200, "ann"},
+		{"a certificate of another authority of the same name", new(foreign.Leaf(t, "root", "system:masters")), nil, create, 401, "not authenticated"},
 		{"a certificate that has ended", &expired, nil, create, 401, "not authenticated"},
 		{"a certificate for servers", &serving, nil, create, 401, "not authenticated"},
 	}
-	awaitAuthority(t, server, cluster)
+	people.AwaitKnown(ctx)
 	for _, tt := range tests {
 		t.Run(tt.reason, func(t *testing.T) {
 			res, body := ask(t, clientOf(server, tt.cert), server.URL+"/"+tt.right, tt.change)
@@ -261,21 +192,6 @@ func clientOf(server *httptest.Server, cert *tls.Certificate) *http.Client {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
 	}
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
-}
-
-// awaitAuthority waits until client certificates are known, which People reads in the background.
-func awaitAuthority(t *testing.T, server *httptest.Server, cluster *authority) {
-	t.Helper()
-	cert := cluster.leaf(t, "root", "system:masters")
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		res, body := ask(t, clientOf(server, &cert), server.URL+"/?verb=get&resource=sites", nil)
-		if res.StatusCode == http.StatusOK {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("an administrator's certificate is answered with %s %s", res.Status, body)
-		}
-	}
 }
 
 // grantTo lets a service account, and group "pushers", create bundles in namespace shop.

@@ -91,6 +91,7 @@ func serverOptions(o Options, etcd *etcdServer, certs pki, auths authorities, l 
 	s.Authentication.ServiceAccounts.KeyFiles = []string{tokenKey}
 	s.Authentication.ServiceAccounts.MaxExpiration = 0
 	s.Authentication.ServiceAccounts.ExtendExpiration = false
+	o.Identity.apply(s.Authentication)
 	s.ServiceAccountSigningKeyFile = tokenKey
 	s.ProxyClientCertFile, s.ProxyClientKeyFile = proxyClient.cert, proxyClient.key
 	s.Authorization.Modes = []string{"RBAC"}

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
@@ -29,6 +30,8 @@ type Options struct {
 	// Names and IPs by which others than this machine reach the API, for its certificate.
 	Names []string
 	IPs   []net.IP
+	// Identity is how people are known beside certificates and service accounts.
+	Identity Identity
 	// Log takes what etcd says; its Info is Debug here. Kubernetes logs through klog, whose logger is one for
 	// the process and set by main, once.
 	Log *slog.Logger
@@ -172,6 +175,16 @@ func (s *Server) WaitReady(ctx context.Context) error {
 		return fmt.Errorf("wait for the API: %w", err)
 	}
 	return nil
+}
+
+// CertificateEnds is when the first of the server's certificates ends. They are renewed at the first start
+// after two thirds of their life.
+func (s *Server) CertificateEnds() (time.Time, error) {
+	pair, err := tls.LoadX509KeyPair(s.config.CertFile, s.config.KeyFile)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read the administrator's certificate: %w", err)
+	}
+	return pair.Leaf.NotAfter, nil
 }
 
 // Stopped is closed when the API server ended, by Stop or by itself; Err then says why.

@@ -48,29 +48,46 @@ func (e *FetchError) Unwrap() error {
 // httpFetcher gets content by the paths of the OCI distribution specification.
 type httpFetcher struct {
 	client http.Client
-	base   func() string
+	bases  func() []string
 	stall  time.Duration
 }
 
-// NewHTTPFetcher returns a Fetcher over the registry at the URL that base returns, such as
-// "https://hub:6443"; an empty one means that it is not known yet. The client authenticates as the site,
-// so redirects are not followed. The client must not have a Timeout; a download that stalls is ended.
-func NewHTTPFetcher(client *http.Client, base func() string) Fetcher {
-	f := &httpFetcher{client: *client, base: base, stall: stallTimeout}
+// NewHTTPFetcher returns a Fetcher over the registry at the URLs that bases returns, such as
+// "https://hub:6443", tried in order until one answers; none means that they are not known yet. The client
+// authenticates as the site, so redirects are not followed. The client must not have a Timeout; a download
+// that stalls is ended.
+func NewHTTPFetcher(client *http.Client, bases func() []string) Fetcher {
+	f := &httpFetcher{client: *client, bases: bases, stall: stallTimeout}
 	f.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return f
 }
 
 // Fetch implements Fetcher.
 func (f *httpFetcher) Fetch(ctx context.Context, repository string, ref ContentRef, offset int64) (io.ReadCloser, error) {
-	base := f.base()
-	if base == "" {
+	bases := f.bases()
+	if len(bases) == 0 {
 		return nil, errors.New("the hub's address is not known yet")
 	}
 	path, err := contentPath(repository, ref)
 	if err != nil {
 		return nil, err
 	}
+	var errs []error
+	for _, base := range bases {
+		body, err := f.fetchFrom(ctx, base, path, ref, offset)
+		if err == nil {
+			return body, nil
+		}
+		errs = append(errs, err)
+		var answer *FetchError
+		if errors.As(err, &answer) || errors.Is(err, fleet.ErrDigest) || ctx.Err() != nil {
+			break // the hub is there: another way to it leads to the same answer
+		}
+	}
+	return nil, errors.Join(errs...)
+}
+
+func (f *httpFetcher) fetchFrom(ctx context.Context, base, path string, ref ContentRef, offset int64) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(f.stall, func() { cancel(fmt.Errorf("nothing arrived for %s", f.stall)) })
 	body, err := f.get(ctx, strings.TrimSuffix(base, "/")+path, path, ref, offset)

@@ -28,7 +28,7 @@ func answers(t *testing.T, fn http.HandlerFunc) Fetcher {
 	t.Helper()
 	srv := httptest.NewServer(fn)
 	t.Cleanup(srv.Close)
-	return NewHTTPFetcher(srv.Client(), func() string { return srv.URL + "/" })
+	return NewHTTPFetcher(srv.Client(), func() []string { return []string{srv.URL + "/"} })
 }
 
 func TestHTTPFetcherAsks(t *testing.T) {
@@ -123,9 +123,43 @@ func TestHTTPFetcherRefuses(t *testing.T) {
 			t.Errorf("repository %q: %v", repo, err)
 		}
 	}
-	unknown := NewHTTPFetcher(http.DefaultClient, func() string { return "" })
+	unknown := NewHTTPFetcher(http.DefaultClient, func() []string { return nil })
 	if _, err := unknown.Fetch(t.Context(), "a/b", ref, 0); err == nil {
 		t.Error("without an address something was fetched")
+	}
+}
+
+// TestHTTPFetcherTriesEveryAddress gives it addresses of which some answer, and some refuse.
+func TestHTTPFetcherTriesEveryAddress(t *testing.T) {
+	blob := ContentRef{Digest: fleet.DigestOf([]byte("0123456789")), Size: 10}
+	good := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "0123456789") }))
+	t.Cleanup(good.Close)
+	var asked atomic.Int32
+	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { asked.Add(1); http.Error(w, "no", http.StatusForbidden) }))
+	t.Cleanup(refusing.Close)
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	tests := []struct {
+		reason string
+		urls   []string
+		ok     bool
+		asked  int32
+	}{
+		{"the first answers", []string{good.URL, refusing.URL}, true, 0},
+		{"the first cannot be reached", []string{gone.URL, good.URL}, true, 0},
+		{"an answer is an answer, by whichever way", []string{refusing.URL, good.URL}, false, 1},
+		{"none can be reached", []string{gone.URL, gone.URL}, false, 0},
+	}
+	for _, tt := range tests {
+		asked.Store(0)
+		f := NewHTTPFetcher(good.Client(), func() []string { return tt.urls })
+		body, err := f.Fetch(t.Context(), "a/b", blob, 0)
+		if (err == nil) != tt.ok || asked.Load() != tt.asked {
+			t.Errorf("%s: %v, the refusing one was asked %d times", tt.reason, err, asked.Load())
+		}
+		if err == nil {
+			body.Close()
+		}
 	}
 }
 
@@ -304,7 +338,7 @@ func TestContentFromTheRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	c := content(t, NewHTTPFetcher(srv.Client(), func() string { return srv.URL }))
+	c := content(t, NewHTTPFetcher(srv.Client(), func() []string { return []string{srv.URL} }))
 	root, err := reg.Resolve("default/hello", "1.0.0")
 	if err != nil {
 		t.Fatal(err)

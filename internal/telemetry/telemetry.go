@@ -16,11 +16,14 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 	"golang.org/x/term"
 )
 
@@ -53,12 +56,34 @@ func NewRegistry() *prometheus.Registry {
 	return r
 }
 
+// Join gathers from several registries. Of two families with one name, that of the first registry is told:
+// libraries bring registries of their own, each of which counts the Go runtime anew.
+func Join(from ...prometheus.Gatherer) prometheus.Gatherer {
+	return prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		seen := map[string]bool{}
+		var out []*dto.MetricFamily
+		var errs []error
+		for _, g := range from {
+			families, err := g.Gather()
+			errs = append(errs, err)
+			for _, f := range families {
+				if !seen[f.GetName()] {
+					seen[f.GetName()] = true
+					out = append(out, f)
+				}
+			}
+		}
+		slices.SortFunc(out, func(a, b *dto.MetricFamily) int { return strings.Compare(a.GetName(), b.GetName()) })
+		return out, errors.Join(errs...)
+	})
+}
+
 // Check says why a part of the process is not ready; nil when it is.
 type Check func(ctx context.Context) error
 
-// Handler serves /healthz, /readyz, /metrics and /debug/pprof/. It authenticates nobody: it belongs on
-// loopback only.
-func Handler(metrics prometheus.Gatherer, ready map[string]Check) http.Handler {
+// Handler serves /healthz, /readyz, the metrics at each of the paths that are given, such as "/metrics", and
+// /debug/pprof/. It authenticates nobody: it belongs on loopback only.
+func Handler(metrics map[string]prometheus.Gatherer, ready map[string]Check) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
@@ -74,7 +99,9 @@ func Handler(metrics prometheus.Gatherer, ready map[string]Check) http.Handler {
 		}
 		fmt.Fprintln(w, "ok")
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	for path, gatherer := range metrics {
+		mux.Handle("GET "+path, promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	}
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/skerry-dev/skerry/internal/telemetry"
 )
@@ -112,7 +113,7 @@ func TestHandler(t *testing.T) {
 	counter.Inc()
 	fault := errors.New("no bus")
 	var now error
-	h := telemetry.Handler(metrics, map[string]telemetry.Check{
+	h := telemetry.Handler(map[string]prometheus.Gatherer{"/metrics": metrics}, map[string]telemetry.Check{
 		"bus": func(context.Context) error { return now },
 		"api": func(context.Context) error { return nil },
 	})
@@ -137,6 +138,30 @@ func TestHandler(t *testing.T) {
 	}
 	if code, _ := get(t, h, "/"); code != http.StatusNotFound {
 		t.Errorf("an unknown path: %d", code)
+	}
+}
+
+func TestJoin(t *testing.T) {
+	registry := func(names ...string) *prometheus.Registry {
+		r := telemetry.NewRegistry()
+		for i, name := range names {
+			g := prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: "Says " + name + "."})
+			g.Set(float64(i + len(names)))
+			r.MustRegister(g)
+		}
+		return r
+	}
+	h := telemetry.Handler(map[string]prometheus.Gatherer{"/metrics": telemetry.Join(registry("z", "a"), registry("a"))}, nil)
+	code, body := get(t, h, "/metrics")
+	if code != http.StatusOK || !strings.Contains(body, "\na 3\n") || !strings.Contains(body, "\nz 2\n") || strings.Contains(body, "\na 1\n") {
+		t.Errorf("want a of the first registry and z: %d %s", code, body)
+	}
+	if n := strings.Count(body, "# TYPE go_goroutines"); n != 1 {
+		t.Errorf("what both registries count is told %d times", n)
+	}
+	failing := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return nil, errors.New("broken") })
+	if _, err := telemetry.Join(registry("a"), failing).Gather(); err == nil {
+		t.Error("an error of one registry was swallowed")
 	}
 }
 

@@ -34,6 +34,7 @@ func TestAPI(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &server{config: api.Config, client: c}
+	t.Run("values", s.testValues)
 	t.Run("refused", s.testRefused)
 	t.Run("accepted", s.testAccepted)
 	t.Run("defaults", s.testDefaults)

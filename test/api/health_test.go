@@ -2,17 +2,11 @@ package apitest
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
-	"io"
-	"log/slog"
-	"net"
-	"net/http"
-	"net/http/httptest"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
+	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -21,38 +15,22 @@ import (
 	"github.com/skerry-dev/skerry/internal/app/apphub"
 	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/hub"
+	"github.com/skerry-dev/skerry/internal/hub/hubtest"
 	"github.com/skerry-dev/skerry/internal/wire"
 	"github.com/skerry-dev/skerry/internal/wire/membus"
 )
 
-// kstatus computes what generic tools show of an object, by the rules of kstatus' documentation
-// (sigs.k8s.io/cli-utils, pkg/kstatus, README: "The standard conditions" and "Ready condition"). The library
-// itself could not be had when this was written.
+// kstatus asks the library by which Flux, Helm and kpt wait for objects.
 func kstatus(u *unstructured.Unstructured) string {
-	if u.GetDeletionTimestamp() != nil {
-		return "Terminating"
+	result, err := status.Compute(u)
+	if err != nil {
+		return err.Error()
 	}
-	observed, found, _ := unstructured.NestedInt64(u.Object, "status", "observedGeneration")
-	if found && observed != u.GetGeneration() {
-		return "InProgress"
-	}
-	conditions, _, _ := unstructured.NestedSlice(u.Object, "status", "conditions")
-	status := map[any]any{}
-	for _, c := range conditions {
-		if cond, ok := c.(map[string]any); ok {
-			status[cond["type"]] = cond["status"]
-		}
-	}
-	switch {
-	case status["Reconciling"] == "True":
-		return "InProgress"
-	case status["Stalled"] == "True":
-		return "Failed"
-	case status["Ready"] == "False", status["Ready"] == "Unknown":
-		return "InProgress"
-	}
-	return "Current"
+	return string(result.Status)
 }
+
+// argoOf is what Argo CD should show where kstatus says the key; it does not ask of what is deleted.
+var argoOf = map[string]string{"Current": "Healthy", "InProgress": "Progressing", "Failed": "Degraded"}
 
 // shelf is a registry that has every bundle that is asked for.
 type shelf struct{}
@@ -69,35 +47,9 @@ func (shelf) Resolve(_ context.Context, repository, reference string) (appapi.Re
 // startHub runs a hub with apps until the test ends.
 func (s *server) startHub(t *testing.T, broker *membus.Broker) {
 	t.Helper()
-	serving := httptest.NewTLSServer(http.NotFoundHandler())
-	serving.Close()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	bus := broker.Client()
-	ctx, cancel := context.WithCancel(context.Background())
-	ready, done := make(chan struct{}), make(chan error, 1)
-	go func() {
-		done <- hub.Run(ctx, hub.Options{
-			Config: s.config, Bus: bus, Store: bus, Listener: l, URL: "https://" + l.Addr().String(), CA: []byte("none"),
-			TLS: &tls.Config{Certificates: serving.TLS.Certificates}, Features: []hub.Feature{apphub.New(shelf{})},
-			Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Metrics: prometheus.NewRegistry(),
-		}, func() { close(ready) })
-	}()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("hub: %v", err)
-		}
-		bus.Close()
-	})
-	select {
-	case <-ready:
-	case err := <-done:
-		done <- nil
-		t.Fatalf("hub: %v", err)
-	}
+	t.Cleanup(bus.Close)
+	hubtest.Start(t, hubtest.Options{API: s.config, Bus: bus, Store: bus, Features: []hub.Feature{apphub.New(shelf{})}})
 }
 
 // wantHealth waits until an object is as generic tools should see it.
@@ -109,6 +61,9 @@ func (s *server) wantHealth(t *testing.T, u *unstructured.Unstructured, want, re
 			t.Fatal(err)
 		}
 		if got = kstatus(u); got == want {
+			if argo, message := argoHealth(t, u); argoOf[want] != "" && argo != argoOf[want] {
+				t.Errorf("Argo CD shows %s %s as %s (%s), want %s: %s", u.GetKind(), u.GetName(), argo, message, argoOf[want], reason)
+			}
 			return
 		}
 	}

@@ -2,6 +2,7 @@ package apitest
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -34,10 +35,7 @@ func release(spec string) string {
 // testRefused wants of each wrong object that the answer holds the field, the value, and what is allowed.
 func (s *server) testRefused(t *testing.T) {
 	long := strings.Repeat("a", 300)
-	tests := []struct {
-		reason, object string
-		says           []string
-	}{
+	tests := []refusal{
 		{"a name with a dot is no token of a subject", app("a.b", ""), []string{`"a.b"`, "at most 52 lower-case letters, digits"}},
 		{"a release's name must fit a label", app(strings.Repeat("a", 53), ""), []string{strings.Repeat("a", 53), "at most 52"}},
 		{"a site's name with a dot", site("shop.1", ""), []string{`"shop.1"`, "at most 63 lower-case letters, digits"}},
@@ -59,6 +57,24 @@ func (s *server) testRefused(t *testing.T) {
 		{"a variable whose value is a number", app("a", "  env: {A: 1}"), []string{"spec.env.A", "must be of type string"}},
 		{"a value without end", app("a", "  env: {A: "+strings.Repeat("x", 4097)+"}"), []string{"spec.env.A", "4096"}},
 		{"a value with a zero byte", app("a", `  env: {A: "x\0y"}`), []string{"spec.env.A", "should match"}},
+		{"values that are a list", app("a", "  values: [1]"), []string{"spec.values", "must be of type object"}},
+		{"values that are a word", app("a", "  values: x"), []string{"spec.values", "must be of type object"}},
+		{"values from nowhere", app("a", "  valuesFrom: [{}]"), []string{"spec.valuesFrom[0].configMapRef", "Required value"}},
+		{"values from a ConfigMap without a name", app("a", "  valuesFrom: [{configMapRef: {name: ''}}]"), []string{"spec.valuesFrom[0].configMapRef.name", "at least 1"}},
+		{"values from another namespace", app("a", "  valuesFrom: [{configMapRef: {name: other/config}}]"), []string{"spec.valuesFrom[0].configMapRef.name", `"other/config"`}},
+		{"a key with a slash", app("a", "  valuesFrom: [{configMapRef: {name: c, key: a/b}}]"), []string{"spec.valuesFrom[0].configMapRef.key", `"a/b"`}},
+		{"more ConfigMaps than anyone follows", app("a", "  valuesFrom: ["+strings.Repeat("{configMapRef: {name: c}},", 33)+"]"), []string{"spec.valuesFrom", "33", "at most 32"}},
+		{"an override for nobody", app("a", "  overrides: [{values: {}}]"), []string{"spec.overrides[0]", "set one of sites and site"}},
+		{"an override for one and for many", app("a", "  overrides: [{site: s, sites: {}, values: {}}]"), []string{"spec.overrides[0]", "set one of sites and site"}},
+		{"an override of nothing", app("a", "  overrides: [{site: s}]"), []string{"spec.overrides[0].values", "Required value"}},
+		{"an override by a list", app("a", "  overrides: [{site: s, values: [1]}]"), []string{"spec.overrides[0].values", "must be of type object"}},
+		{"an override for a pattern of sites", app("a", "  overrides: [{site: 'shop-*', values: {}}]"), []string{"spec.overrides[0].site", `"shop-*"`}},
+		{"a file outside of the configuration", app("a", "  files: [{path: ../a, content: x}]"), []string{"spec.files[0].path", `"../a"`}},
+		{"a file by an absolute path", app("a", "  files: [{path: /etc/passwd, content: x}]"), []string{"spec.files[0].path", `"/etc/passwd"`}},
+		{"the agent's own file", app("a", "  files: [{path: values.json, content: x}]"), []string{"spec.files[0].path", "which the agent writes"}},
+		{"one file twice", app("a", "  files: [{path: a, content: x}, {path: a, content: y}]"), []string{"spec.files[1]", "Duplicate"}},
+		{"a file without content", app("a", "  files: [{path: a}]"), []string{"spec.files[0].content", "Required value"}},
+		{"a file without end", app("a", "  files: [{path: a, content: "+strings.Repeat("x", 65537)+"}]"), []string{"spec.files[0].content", "65536"}},
 		{"no site may be unavailable", app("a", "  update: {maxUnavailable: 0}"), []string{"spec.update.maxUnavailable", "0", "a number from 1, or 1% to 100%"}},
 		{"fewer than none", app("a", "  update: {maxUnavailable: -1}"), []string{"spec.update.maxUnavailable", "-1", "a number from 1, or 1% to 100%"}},
 		{"no part of the sites", app("a", "  update: {maxUnavailable: 0%}"), []string{"spec.update.maxUnavailable", "0%", "a number from 1, or 1% to 100%"}},
@@ -102,7 +118,7 @@ func (s *server) testRefused(t *testing.T) {
 			[]string{"spec.bundle.size", "0", "greater than or equal to 1"}},
 		{"a release of no app", release("runtime: process, bundle: {repository: default/a, digest: '" + digest + "', size: 1}"), []string{"spec.app", "Required value"}},
 	}
-	for _, tt := range tests {
+	for _, tt := range append(tests, refusedSecrets()...) {
 		t.Run(tt.reason, func(t *testing.T) {
 			u := object(t, tt.object)
 			err := s.client.Create(t.Context(), u)
@@ -124,7 +140,7 @@ func (s *server) testRefused(t *testing.T) {
 
 // testAccepted wants what lies just inside each bound to be taken.
 func (s *server) testAccepted(t *testing.T) {
-	for reason, text := range map[string]string{
+	objects := map[string]string{
 		"the longest name":     app(strings.Repeat("a", 52), ""),
 		"one letter":           app("a", ""),
 		"a digest":             bundled("hello@" + digest),
@@ -134,11 +150,15 @@ func (s *server) testAccepted(t *testing.T) {
 		"the whole gateway":    app("a", "  route: {path: /}"),
 		"any host":             app("a", "  route: {host: ''}"),
 		"a variable":           app("a", "  env: {_A1: '', a: 'x\ty'}"),
+		"configuration":        app("a", "  values: {a: {b: [1]}}\n  valuesFrom: [{configMapRef: {name: c.d, key: a.yaml, optional: true}}]\n  overrides: [{sites: {}, values: {}}, {site: shop-1, values: {a: null}}]\n  files: [{path: conf.d/a_b-1.conf, content: ''}]"),
+		"the largest file":     app("a", "  files: [{path: "+strings.Repeat("a", 255)+", content: "+strings.Repeat("x", 65536)+"}]"),
 		"every namespace":      grant("namespaces: ['*'], sites: {}, runtimes: [process, wasm, cluster]"),
 		"the longest site":     site(strings.Repeat("a", 63), ""),
 		"a bare site":          "kind: Site\nmetadata: {name: bare}",
 		"a release":            release("app: a, runtime: process, bundle: {repository: default/a, digest: '" + digest + "', size: 1}"),
-	} {
+	}
+	maps.Copy(objects, acceptedSecrets())
+	for reason, text := range objects {
 		t.Run(reason, func(t *testing.T) { s.create(t, object(t, text)) })
 	}
 }

@@ -40,7 +40,10 @@ func TestFleet(t *testing.T) {
 		}
 	})
 	t.Run("README", func(t *testing.T) { readme(t, f) })
+	t.Run("guides", func(t *testing.T) { guides(t, f) })
 	t.Run("scripts", func(t *testing.T) { scripts(t, f) })
+	t.Run("another registry", func(t *testing.T) { outside(t, f) })
+	t.Run("teams", func(t *testing.T) { teams(t, f) })
 	t.Run("a fourth site joins, runs, and is cut off", func(t *testing.T) { fourthSite(t, f) })
 	t.Run("a second hub on one directory says so", func(t *testing.T) {
 		out, err := f.TrySkerry("hub", "run", "--data-dir", f.Dir)
@@ -99,6 +102,42 @@ func readme(t *testing.T, f *fleettest.Fleet) {
 	}
 }
 
+// guides runs the marked blocks of each guide that has any, in one shell and one directory.
+func guides(t *testing.T, f *fleettest.Fleet) {
+	files, err := filepath.Glob("../../docs/guides/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ran := 0
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks := readmeBlock.FindAllSubmatch(data, -1)
+		if len(blocks) == 0 {
+			continue
+		}
+		ran++
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			script := "set -ex\n"
+			for _, b := range blocks {
+				script += string(b[1])
+			}
+			cmd := exec.CommandContext(t.Context(), "sh", "-c", script)
+			cmd.Dir, cmd.Env = t.TempDir(), f.Env()
+			out, err := cmd.CombinedOutput()
+			t.Logf("%s", out)
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	if ran == 0 {
+		t.Fatal("no guide has a block that is marked to be run here")
+	}
+}
+
 func hasKubectl() bool { _, err := exec.LookPath("kubectl"); return err == nil }
 
 func status(t *testing.T, f *fleettest.Fleet, name string) app.StatusView {
@@ -135,6 +174,7 @@ func scripts(t *testing.T, f *fleettest.Fleet) {
 			env.Setenv("KUBECONFIG", filepath.Join(f.Dir, "kubeconfig"))
 			env.Setenv("DATA", f.Dir)
 			env.Setenv("SHOP1", portOf(t, f, "shop-1"))
+			env.Setenv("SHOP2", portOf(t, f, "shop-2"))
 			env.Setenv("HOME", os.Getenv("HOME"))
 			env.Setenv("GOCACHE", goEnv("GOCACHE"))
 			env.Setenv("GOFLAGS", "-buildvcs=false")
@@ -266,9 +306,23 @@ func restart(t *testing.T, f *fleettest.Fleet) {
 	if _, err := f.SiteStatus("shop-1"); err == nil {
 		t.Error("a site goes on after Ctrl-C")
 	}
+	// A disk may lose anything meanwhile.
+	broken := filepath.Join(f.SiteDir("shop-2"), "store.db")
+	must(t, os.WriteFile(broken, []byte(strings.Repeat("lost ", 10_000)), 0o600))
 	f.Start(t)
 	if v := status(t, f, "hello"); len(v.Sites) != 3 {
 		t.Errorf("after a restart app/hello has %d sites", len(v.Sites))
+	}
+	fleettest.Eventually(t, time.Minute, "shop-2, whose store was lost, serves again", func() string {
+		for _, s := range status(t, f, "hello").Sites {
+			if s.Site == "shop-2" && s.Standing == app.StandingHealthy {
+				return ""
+			}
+		}
+		return "not healthy"
+	})
+	if _, err := os.Stat(broken + ".damaged"); err != nil {
+		t.Errorf("the damaged file was not set aside: %v", err)
 	}
 }
 

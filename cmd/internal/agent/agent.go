@@ -27,6 +27,8 @@ import (
 	"github.com/skerry-dev/skerry/internal/fleet"
 	httpgateway "github.com/skerry-dev/skerry/internal/gateway/http"
 	"github.com/skerry-dev/skerry/internal/natsbus"
+	"github.com/skerry-dev/skerry/internal/secret"
+	"github.com/skerry-dev/skerry/internal/secret/secretsite"
 	"github.com/skerry-dev/skerry/internal/site"
 	"github.com/skerry-dev/skerry/internal/sitecli"
 	"github.com/skerry-dev/skerry/internal/store"
@@ -34,9 +36,15 @@ import (
 	"github.com/skerry-dev/skerry/internal/wire"
 )
 
-// features are the site's halves, in the order of their start. A new capability is one line here.
-func features(processBucket *store.Bucket) []site.Maker {
+// features are the site's halves, in the order of their start: secrets are there before the apps that come
+// back with them. A new capability is one line here.
+func features(identity *enrollsite.Identity, processBucket *store.Bucket) []site.Maker {
+	var secrets *secretsite.Module
 	return []site.Maker{
+		{Name: secret.SectionName, New: func(h *site.Host) (site.Module, error) {
+			secrets = secretsite.New(h, identity.Member(), identity.SealKey())
+			return secrets, nil
+		}},
 		{Name: app.SectionName, New: func(h *site.Host) (site.Module, error) {
 			programs, err := process.New(process.Options{Log: h.Log.With("runtime", app.RuntimeProcess), StateDir: h.Dir, Bucket: processBucket})
 			if err != nil {
@@ -48,7 +56,7 @@ func features(processBucket *store.Bucket) []site.Maker {
 			if err != nil {
 				return nil, err
 			}
-			return appsite.New(h, programs, modules), nil
+			return appsite.NewWith(h, appsite.Options{Secrets: secrets}, programs, modules), nil
 		}},
 	}
 }
@@ -63,9 +71,12 @@ func Run(ctx context.Context, version string, logTo io.Writer, o sitecli.RunOpti
 		return err
 	}
 	// The store's lock comes first: it makes sure that no other agent has this directory.
-	db, err := store.Open(filepath.Join(o.DataDir, "store.db"))
+	db, losses, err := store.OpenMended(filepath.Join(o.DataDir, "store.db"))
 	if err != nil {
 		return err
+	}
+	if losses.SetAside != "" || len(losses.Records) > 0 {
+		log.Error("this site's store was damaged: what is lost is fetched from the hub again; look at the disk", "records", losses.Records, "damaged file", losses.SetAside)
 	}
 	defer db.Close()
 	serving, names, err := servingNames(o, log)
@@ -84,6 +95,29 @@ func Run(ctx context.Context, version string, logTo io.Writer, o sitecli.RunOpti
 		servingTLS = identity.ServingTLS()
 	}
 	return run(ctx, version, log, o, db, identity, servingTLS)
+}
+
+// Join makes this machine a member of its site, unless it is one already, and starts nothing.
+func Join(ctx context.Context, version string, logTo io.Writer, o sitecli.RunOptions) error {
+	log, err := newLog(logTo, o)
+	if err != nil {
+		return err
+	}
+	if err := dirs.Make(o.DataDir); err != nil {
+		return err
+	}
+	db, _, err := store.OpenMended(filepath.Join(o.DataDir, "store.db"))
+	if errors.Is(err, store.ErrLocked) {
+		return fmt.Errorf("the agent of %s runs: stop it first: %w", o.DataDir, err)
+	}
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	_, err = identify(ctx, log, o, enrollsite.Options{
+		Dir: o.DataDir, Hardware: site.ReadHardware(), Version: version, Log: log.With("component", "identity"),
+	})
+	return err
 }
 
 func newLog(w io.Writer, o sitecli.RunOptions) (*slog.Logger, error) {
@@ -161,9 +195,9 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 	}
 	agent, err := site.New(site.Options{
 		Site: identity.Site(), Member: identity.Member(), Dir: o.DataDir, Store: db, Bus: bus,
-		Fetcher: site.NewHTTPFetcher(hubClient(identity), func() string { return identity.HubURLs()[0] }),
+		Fetcher: site.NewHTTPFetcher(hubClient(identity), identity.HubURLs),
 		Gateway: func(h *site.Host) (site.Gateway, error) { return gateway(h, o, servingTLS) },
-		Modules: features(processes),
+		Modules: features(identity, processes),
 		Version: version, Log: log, Metrics: metrics, Forget: identity.Forget,
 	})
 	if err != nil {
@@ -211,7 +245,7 @@ func serveAdmin(ctx context.Context, wg *sync.WaitGroup, o sitecli.RunOptions, m
 		return fmt.Errorf("remember administration address: %w", err)
 	}
 	wg.Go(func() {
-		if err := telemetry.Serve(ctx, l, telemetry.Handler(metrics, nil)); err != nil {
+		if err := telemetry.Serve(ctx, l, telemetry.Handler(map[string]prometheus.Gatherer{"/metrics": metrics}, nil)); err != nil {
 			log.Error("administration port failed", "error", err)
 		}
 	})

@@ -39,20 +39,26 @@ type Resolved struct {
 	Config  app.BundleConfig
 }
 
-// Freeze returns the release that an app and its resolved bundle make. Its name ends in a digest of its
-// spec. It shares nothing with the app.
-func Freeze(a *v1alpha1.App, bundle Resolved) (*v1alpha1.Release, error) {
+// Freeze returns the release that an app, its resolved bundle and the ConfigMaps that it names make. Its name
+// ends in a digest of its spec. It shares nothing with the app. What a person must mend is a *ConfigError.
+func Freeze(a *v1alpha1.App, bundle Resolved, configMaps ConfigMaps) (*v1alpha1.Release, error) {
+	config, err := freezeConfig(a, bundle.Config, configMaps)
+	if err != nil {
+		return nil, err
+	}
 	a = a.DeepCopy()
 	spec := v1alpha1.ReleaseSpec{
 		App: a.Name,
 		Bundle: v1alpha1.ReleaseBundle{
 			Repository: bundle.Bundle.Repository, Version: bundle.Version, Digest: string(bundle.Bundle.Digest), Size: bundle.Bundle.Size,
 		},
-		Runtime:  bundle.Config.Runtime,
-		Env:      a.Spec.Env,
-		Route:    a.Spec.Route,
-		Process:  a.Spec.Process,
-		OnDelete: a.Spec.OnDelete,
+		Runtime:    bundle.Config.Runtime,
+		Env:        a.Spec.Env,
+		SecretRefs: a.Spec.SecretRefs,
+		Route:      a.Spec.Route,
+		Process:    a.Spec.Process,
+		OnDelete:   a.Spec.OnDelete,
+		Config:     config,
 	}
 	data, err := json.Marshal(spec)
 	if err != nil {
@@ -69,49 +75,35 @@ func Freeze(a *v1alpha1.App, bundle Resolved) (*v1alpha1.Release, error) {
 // one app share a name once in a million million.
 const nameDigits = 10
 
-// Render returns what a site gets of a release: a pure function of both.
-func Render(r *v1alpha1.Release, _ fleet.Facts) (app.Placement, error) {
-	p := app.Placement{
-		App:     fleet.AppKey{Namespace: r.Namespace, Name: r.Spec.App},
-		Release: r.Name,
-		Version: r.Spec.Bundle.Version,
-		Bundle: app.Bundle{
-			Repository: r.Spec.Bundle.Repository, Digest: fleet.Digest(r.Spec.Bundle.Digest), Size: r.Spec.Bundle.Size,
-		},
-		AllowRoot:  r.Spec.Process != nil && r.Spec.Process.AllowRoot,
-		RemoveData: r.Spec.OnDelete == v1alpha1.RemoveData,
-	}
-	if r.Spec.Route != nil {
-		p.Route = &app.Route{Host: r.Spec.Route.Host, Path: r.Spec.Route.Path}
-	}
-	if len(r.Spec.Env) > 0 {
-		p.Env = make(map[string]string, len(r.Spec.Env))
-		for k, v := range r.Spec.Env {
-			p.Env[k] = string(v)
-		}
-	}
-	return p, p.Seal()
-}
-
 // Facts returns what apps may know of a site.
 func Facts(s *v1alpha1.Site) fleet.Facts {
 	return fleet.Facts{Name: fleet.SiteName(s.Name), Labels: s.Labels, Zone: s.Spec.Zone}
 }
 
 // Granted reports whether any grant lets apps of a namespace use a runtime, and the host when root is
-// asked for, on a site. A grant whose selector cannot be read grants nothing.
+// asked for, on a site; an empty runtime stands for whichever. A grant whose selector cannot be read grants
+// nothing.
 func Granted(grants []v1alpha1.SiteGrant, namespace, runtime string, root bool, site *v1alpha1.Site) bool {
 	for i := range grants {
-		g := &grants[i].Spec
-		if !slices.Contains(g.Namespaces, namespace) && !slices.Contains(g.Namespaces, "*") || !slices.Contains(g.Runtimes, runtime) || root && !g.Host.Root {
+		if !allows(&grants[i].Spec, namespace, runtime, root) {
 			continue
 		}
-		selector, err := metav1.LabelSelectorAsSelector(&g.Sites)
+		selector, err := metav1.LabelSelectorAsSelector(&grants[i].Spec.Sites)
 		if err == nil && selector.Matches(labels.Set(site.Labels)) {
 			return true
 		}
 	}
 	return false
+}
+
+// GrantedSomewhere is Granted for sites that may be yet to come.
+func GrantedSomewhere(grants []v1alpha1.SiteGrant, namespace, runtime string, root bool) bool {
+	return slices.ContainsFunc(grants, func(g v1alpha1.SiteGrant) bool { return allows(&g.Spec, namespace, runtime, root) })
+}
+
+func allows(g *v1alpha1.SiteGrantSpec, namespace, runtime string, root bool) bool {
+	return (slices.Contains(g.Namespaces, namespace) || slices.Contains(g.Namespaces, "*")) &&
+		(runtime == "" || slices.Contains(g.Runtimes, runtime)) && (!root || g.Host.Root)
 }
 
 // MaxUnavailable returns how many of total sites may be without a healthy release at once: at least one.

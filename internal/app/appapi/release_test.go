@@ -36,7 +36,7 @@ func resolved() appapi.Resolved {
 
 func freeze(t *testing.T, a *v1alpha1.App, r appapi.Resolved) *v1alpha1.Release {
 	t.Helper()
-	release, err := appapi.Freeze(a, r)
+	release, err := appapi.Freeze(a, r, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

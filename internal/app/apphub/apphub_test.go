@@ -1,289 +1,25 @@
 package apphub_test
 
 import (
-	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"log/slog"
-	"math/big"
-	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/skerry-dev/skerry/api/v1alpha1"
 	"github.com/skerry-dev/skerry/internal/app"
-	"github.com/skerry-dev/skerry/internal/app/appapi"
-	"github.com/skerry-dev/skerry/internal/app/apphub"
 	"github.com/skerry-dev/skerry/internal/fleet"
-	"github.com/skerry-dev/skerry/internal/hub"
-	"github.com/skerry-dev/skerry/internal/kubetest"
 	"github.com/skerry-dev/skerry/internal/wire"
-	"github.com/skerry-dev/skerry/internal/wire/membus"
 )
-
-// patience is how long something may take to come true.
-const patience = 30 * time.Second
-
-// shelf is a registry's content: by repository and tag.
-type shelf struct {
-	mu      sync.Mutex
-	bundles map[string]string
-	pushed  func(string)
-}
-
-func (s *shelf) put(repository, tag string) {
-	s.mu.Lock()
-	s.bundles[repository+":"+tag] = tag
-	fn := s.pushed
-	s.mu.Unlock()
-	if fn != nil {
-		fn(repository)
-	}
-}
-
-func (s *shelf) OnPush(fn func(string)) { s.pushed = fn }
-
-func (s *shelf) Resolve(_ context.Context, repository, reference string) (appapi.Resolved, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, ok := s.bundles[repository+":"+reference]; !ok {
-		return appapi.Resolved{}, apphub.ErrBundleNotFound
-	}
-	return appapi.Resolved{
-		Bundle:  app.Bundle{Repository: repository, Digest: fleet.DigestOf([]byte(repository + reference)), Size: 100},
-		Version: reference,
-		Config:  app.BundleConfig{Runtime: app.RuntimeProcess},
-	}, nil
-}
-
-// world is a hub with its API, a bus in memory, and sites that this test speaks for.
-type world struct {
-	t      *testing.T
-	ctx    context.Context
-	client client.Client
-	broker *membus.Broker
-	shelf  *shelf
-	config *rest.Config
-	url    string
-	stop   func()
-}
-
-func newWorld(t *testing.T) *world {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	t.Cleanup(cancel)
-	api := kubetest.Start(t)
-	w := &world{t: t, ctx: ctx, broker: membus.New(), config: api.Config, shelf: &shelf{bundles: map[string]string{}}}
-	scheme, err := hub.Scheme()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if w.client, err = client.New(api.Config, client.Options{Scheme: scheme}); err != nil {
-		t.Fatal(err)
-	}
-	w.start()
-	t.Cleanup(func() { w.stop() })
-	return w
-}
-
-// start starts a hub on the API and the broker that are there.
-func (w *world) start() {
-	w.t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	cert, ca := selfSigned(w.t)
-	w.url = "https://" + l.Addr().String()
-	bus := w.broker.Client()
-	ctx, cancel := context.WithCancel(w.ctx)
-	ready, done := make(chan struct{}), make(chan error, 1)
-	go func() {
-		done <- hub.Run(ctx, hub.Options{
-			Config: w.config, Bus: bus, Store: bus, Listener: l, URL: w.url, CA: ca,
-			TLS:      &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequestClientCert},
-			Features: []hub.Feature{apphub.New(w.shelf)},
-			Log:      slog.New(slog.NewTextHandler(io.Discard, nil)), Metrics: prometheus.NewRegistry(),
-		}, func() { close(ready) })
-	}()
-	w.stop = func() {
-		cancel()
-		if err := <-done; err != nil {
-			w.t.Errorf("hub: %v", err)
-		}
-		bus.Close()
-		w.stop = func() {}
-	}
-	select {
-	case <-ready:
-	case err := <-done:
-		w.t.Fatalf("hub: %v", err)
-	}
-}
-
-func selfSigned(t *testing.T) (tls.Certificate, []byte) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-}
-
-func (w *world) must(err error) {
-	w.t.Helper()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-}
-
-// eventually waits until fn returns nothing wrong.
-func (w *world) eventually(what string, fn func() string) {
-	w.t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		wrong := fn()
-		if wrong == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			w.t.Fatalf("%s: %s", what, wrong)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
-// siteMember is one site that the test speaks for, over the bus alone.
-type siteMember struct {
-	w        *world
-	name     fleet.SiteName
-	bus      *membus.Client
-	sequence uint64
-}
-
-func (w *world) site(name string, labels map[string]string) *siteMember {
-	w.t.Helper()
-	s := &v1alpha1.Site{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
-	w.must(w.client.Create(w.ctx, s))
-	// Members are what enrolment writes. The site controller writes the same status, so this may conflict.
-	w.eventually("member of "+name, func() string {
-		if err := w.client.Get(w.ctx, client.ObjectKeyFromObject(s), s); err != nil {
-			return err.Error()
-		}
-		s.Status.Members = []v1alpha1.SiteMember{{ID: "m1", PublicKey: make([]byte, 32)}}
-		if err := w.client.Status().Update(w.ctx, s); err != nil {
-			return err.Error()
-		}
-		return ""
-	})
-	m := &siteMember{w: w, name: fleet.SiteName(name), bus: w.broker.Client()}
-	m.alive(false)
-	return m
-}
-
-func (m *siteMember) alive(leaving bool) {
-	m.w.t.Helper()
-	data, err := wire.EncodeJSON("alive", wire.Alive{Sequence: m.sequence, Leaving: leaving})
-	m.w.must(err)
-	m.w.must(m.bus.Publish(m.w.ctx, wire.AliveSubject(m.name, "m1"), data))
-}
-
-// told returns what the site is told to run, by app name.
-func (m *siteMember) told() map[string]app.Placement {
-	m.w.t.Helper()
-	out := map[string]app.Placement{}
-	msg, err := m.bus.Get(m.w.ctx, wire.DesiredSubject(m.name, app.SectionName))
-	if err != nil {
-		return out
-	}
-	section, err := app.DecodeSection(msg.Data)
-	m.w.must(err)
-	for _, p := range section.Apps {
-		out[p.App.Name] = p
-	}
-	return out
-}
-
-// runs makes the site report that it runs what it is told, in the phase that is given.
-func (m *siteMember) runs(phase fleet.Phase) {
-	m.w.t.Helper()
-	var apps app.Report
-	for _, p := range m.told() {
-		ref := app.ReleaseRef{Release: p.Release, Version: p.Version, Digest: p.Digest}
-		r := app.AppReport{App: p.App, Desired: ref, Phase: phase, Message: "because of the test"}
-		if phase == fleet.PhaseRunning {
-			r.Running, r.Message = ref, ""
-		}
-		apps.Apps = append(apps.Apps, r)
-	}
-	body, err := json.Marshal(apps)
-	m.w.must(err)
-	m.sequence++
-	data, err := wire.Report{Site: m.name, Member: "m1", Epoch: "e1", Sequence: m.sequence, Modules: map[string]json.RawMessage{app.SectionName: body}}.Encode()
-	m.w.must(err)
-	_, err = m.bus.Put(m.w.ctx, wire.ReportSubject(m.name, "m1"), data, wire.AnyRevision)
-	m.w.must(err)
-}
-
-func (w *world) app(name, bundle string, sites map[string]string) *v1alpha1.App {
-	w.t.Helper()
-	one := intstr.FromInt32(1)
-	a := &v1alpha1.App{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Spec: v1alpha1.AppSpec{
-		Source:    v1alpha1.AppSource{Bundle: bundle},
-		Placement: v1alpha1.Placement{Sites: metav1.LabelSelector{MatchLabels: sites}},
-		Update:    v1alpha1.UpdatePolicy{MaxUnavailable: &one},
-	}}
-	w.must(w.client.Create(w.ctx, a))
-	return a
-}
-
-func (w *world) grant() {
-	w.t.Helper()
-	w.must(w.client.Create(w.ctx, &v1alpha1.SiteGrant{ObjectMeta: metav1.ObjectMeta{Name: "all"}, Spec: v1alpha1.SiteGrantSpec{
-		Namespaces: []string{"default"}, Runtimes: []string{"process"},
-	}}))
-}
-
-// expect waits until the app's Ready condition has the reason and the counts are as given.
-func (w *world) expect(a *v1alpha1.App, reason string, counts v1alpha1.SiteCounts) {
-	w.t.Helper()
-	w.eventually("status of app "+a.Name, func() string {
-		w.must(w.client.Get(w.ctx, client.ObjectKeyFromObject(a), a))
-		c := meta.FindStatusCondition(a.Status.Conditions, v1alpha1.ConditionReady)
-		if c == nil || c.Reason != reason || a.Status.ObservedGeneration != a.Generation {
-			return fmt.Sprintf("want reason %s, status is %+v", reason, a.Status)
-		}
-		return cmp.Diff(counts, a.Status.Sites)
-	})
-}
 
 // TestApp walks one app through its life at three sites: starting a hub takes seconds, so the steps share
 // one.
@@ -292,9 +28,11 @@ func TestApp(t *testing.T) {
 	shop := map[string]string{"kind": "shop"}
 	sites := []*siteMember{w.site("shop-1", shop), w.site("shop-2", shop), w.site("shop-3", shop)}
 	w.site("depot", map[string]string{"kind": "depot"})
+	w.grant()
 	a := w.app("hello", "hello:1.0.0", shop)
 
 	w.expect(a, v1alpha1.ReasonBundleNotFound, v1alpha1.SiteCounts{})
+	w.must(w.client.DeleteAllOf(w.ctx, &v1alpha1.SiteGrant{}))
 	w.shelf.put("default/hello", "1.0.0")
 	w.expect(a, v1alpha1.ReasonNotGranted, v1alpha1.SiteCounts{})
 	w.grant()
@@ -314,7 +52,7 @@ func TestApp(t *testing.T) {
 		w.stop()
 		w.start()
 		for _, s := range sites {
-			s.alive(false)
+			s.Alive(false)
 		}
 		w.shelf.put("default/hello", "4.0.0")
 		setBundle(w, a, "hello:4.0.0")
@@ -322,7 +60,7 @@ func TestApp(t *testing.T) {
 			for _, s := range sites {
 				s.runs(fleet.PhaseRunning)
 				if v := s.told()["hello"].Version; v != "4.0.0" {
-					return string(s.name) + " is told " + v
+					return string(s.Name) + " is told " + v
 				}
 			}
 			return ""
@@ -330,9 +68,9 @@ func TestApp(t *testing.T) {
 	})
 	t.Run("a lost section is made anew as a whole", func(t *testing.T) { lostSection(t, w, sites) })
 	t.Run("a site that leaves is waited for, not failed", func(t *testing.T) {
-		sites[2].alive(true)
+		sites[2].Alive(true)
 		w.expect(a, v1alpha1.ReasonReady, v1alpha1.SiteCounts{Placed: 3, Updated: 3, Healthy: 2, Waiting: 1})
-		sites[2].alive(false)
+		sites[2].Alive(false)
 	})
 	t.Run("a site that loses the label loses the app", func(t *testing.T) {
 		var s v1alpha1.Site
@@ -379,7 +117,7 @@ func updateOneByOne(t *testing.T, w *world, a *v1alpha1.App, sites []*siteMember
 				want = "2.0.0"
 			}
 			if got := s.told()["hello"].Version; got != want {
-				t.Fatalf("with %d sites updated %s is told %s, want %s", n, s.name, got, want)
+				t.Fatalf("with %d sites updated %s is told %s, want %s", n, s.Name, got, want)
 			}
 		}
 		sites[n].runs(fleet.PhaseRunning)
@@ -395,7 +133,7 @@ func quietRestart(t *testing.T, w *world, a *v1alpha1.App, sites []*siteMember) 
 	// Whatever the new hub reads first, it begins with no site heard of.
 	w.must(w.client.Patch(w.ctx, a, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"touched":"yes"}}}`))))
 	for _, s := range sites {
-		s.alive(false)
+		s.Alive(false)
 		s.runs(fleet.PhaseRunning)
 	}
 	w.expect(a, v1alpha1.ReasonReady, v1alpha1.SiteCounts{Placed: 3, Updated: 3, Healthy: 3})
@@ -413,13 +151,13 @@ func lostSection(t *testing.T, w *world, sites []*siteMember) {
 	w.eventually("the second app at shop-1", func() string { return unless(len(sites[0].told()) == 2, "not told") })
 	w.stop()
 	bus := w.broker.Client()
-	w.must(bus.Purge(w.ctx, wire.DesiredPattern(sites[0].name)))
+	w.must(bus.Purge(w.ctx, wire.DesiredPattern(sites[0].Name)))
 	w.start()
 	for _, s := range sites {
-		s.alive(false)
+		s.Alive(false)
 	}
 	w.eventually("both apps at shop-1", func() string { return unless(len(sites[0].told()) == 2, "not told") })
-	msg, err := bus.Get(w.ctx, wire.DesiredSubject(sites[0].name, wire.ManifestSection))
+	msg, err := bus.Get(w.ctx, wire.DesiredSubject(sites[0].Name, wire.ManifestSection))
 	w.must(err)
 	manifest, err := wire.DecodeManifest(msg.Data)
 	w.must(err)
@@ -449,7 +187,7 @@ func failingRelease(t *testing.T, w *world, a *v1alpha1.App, sites []*siteMember
 
 func views(t *testing.T, w *world) {
 	config := rest.CopyConfig(w.config)
-	config.Host = w.url
+	config.Host = w.URL
 	var info struct {
 		Data map[string]string `json:"data"`
 	}
@@ -490,11 +228,11 @@ func restGet(w *world, config *rest.Config, path string) ([]byte, error) {
 
 func deleteSite(t *testing.T, w *world, s *siteMember) {
 	var site v1alpha1.Site
-	key := client.ObjectKey{Name: string(s.name)}
+	key := client.ObjectKey{Name: string(s.Name)}
 	w.must(w.client.Get(w.ctx, key, &site))
 	w.must(w.client.Delete(w.ctx, &site))
 	w.eventually("manifest", func() string {
-		m, err := s.bus.Get(w.ctx, wire.DesiredSubject(s.name, wire.ManifestSection))
+		m, err := w.sites.Get(w.ctx, wire.DesiredSubject(s.Name, wire.ManifestSection))
 		if err != nil {
 			return err.Error()
 		}
@@ -505,13 +243,9 @@ func deleteSite(t *testing.T, w *world, s *siteMember) {
 	if err := w.client.Get(w.ctx, key, &site); err != nil {
 		t.Fatalf("the site went before it said that it is wiped: %v", err)
 	}
-	s.sequence++
-	data, err := wire.Report{Site: s.name, Member: "m1", Epoch: "e1", Sequence: s.sequence, Wiped: true}.Encode()
-	w.must(err)
-	_, err = s.bus.Put(w.ctx, wire.ReportSubject(s.name, "m1"), data, wire.AnyRevision)
-	w.must(err)
+	s.Report(wire.Report{Wiped: true})
 	w.eventually("site", func() string { return unless(apierrors.IsNotFound(w.client.Get(w.ctx, key, &site)), "still there") })
-	if _, err := s.bus.Get(w.ctx, wire.DesiredSubject(s.name, wire.ManifestSection)); err == nil {
+	if _, err := w.sites.Get(w.ctx, wire.DesiredSubject(s.Name, wire.ManifestSection)); err == nil {
 		t.Error("the manifest of a site that is gone is still stored")
 	}
 }

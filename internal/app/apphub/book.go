@@ -2,6 +2,7 @@ package apphub
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,12 +13,15 @@ import (
 	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/hub"
+	"github.com/skerry-dev/skerry/internal/wire"
 )
 
 // book is the decoded form of every site's section of apps, and the only way to change one. It holds
 // nothing that the desired state does not.
 type book struct {
 	desired *hub.Desired
+	// changed is called with a site after what it is told changed.
+	changed func(fleet.SiteName)
 
 	mu    sync.RWMutex
 	sites map[fleet.SiteName]*page
@@ -27,6 +31,11 @@ type book struct {
 	// the apps that were not looked at since. See settled.
 	lost    map[fleet.SiteName]bool
 	pending map[fleet.AppKey]bool
+
+	// freed is called with each app that was kept from a route at some site once that route is free, or from a
+	// site that was full once that has room. It must
+	// not block. It is set before the book is used.
+	freed func(fleet.AppKey)
 }
 
 // page is one site's section. Its mutex is held while the section is written, so that two apps that
@@ -35,12 +44,17 @@ type page struct {
 	mu    sync.Mutex
 	facts fleet.Facts
 	apps  map[fleet.AppKey]app.Placement
+	// kept are the apps that wanted a route which another has, by route.
+	kept map[app.Route]map[fleet.AppKey]bool
+	// size of the section in bytes; full are the apps for which it had no room.
+	size int
+	full map[fleet.AppKey]bool
 }
 
-func newBook(d *hub.Desired) *book {
+func newBook(d *hub.Desired, changed func(fleet.SiteName)) *book {
 	return &book{
-		desired: d, sites: map[fleet.SiteName]*page{}, where: map[fleet.AppKey]map[fleet.SiteName]bool{},
-		lost: map[fleet.SiteName]bool{}, pending: map[fleet.AppKey]bool{},
+		desired: d, changed: changed, sites: map[fleet.SiteName]*page{}, where: map[fleet.AppKey]map[fleet.SiteName]bool{},
+		lost: map[fleet.SiteName]bool{}, pending: map[fleet.AppKey]bool{}, freed: func(fleet.AppKey) {},
 	}
 }
 
@@ -87,8 +101,9 @@ func (b *book) writeLost(ctx context.Context, site fleet.SiteName) error {
 		}
 	}
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	delete(b.lost, site)
+	b.mu.Unlock()
+	b.changed(site)
 	return nil
 }
 
@@ -109,7 +124,7 @@ func (b *book) load(site fleet.SiteName) (known bool, err error) {
 		return false, fmt.Errorf("site %s: %w", site, err)
 	}
 	p := b.page(site)
-	p.facts = section.Facts
+	p.facts, p.size = section.Facts, len(body)
 	for _, placement := range section.Apps {
 		p.apps[placement.App] = placement
 		b.note(site, placement.App, true)
@@ -122,7 +137,7 @@ func (b *book) page(site fleet.SiteName) *page {
 	defer b.mu.Unlock()
 	p, ok := b.sites[site]
 	if !ok {
-		p = &page{apps: map[fleet.AppKey]app.Placement{}}
+		p = &page{apps: map[fleet.AppKey]app.Placement{}, kept: map[app.Route]map[fleet.AppKey]bool{}, full: map[fleet.AppKey]bool{}}
 		b.sites[site] = p
 	}
 	return p
@@ -158,7 +173,8 @@ func (b *book) told(site fleet.SiteName, key fleet.AppKey) app.Placement {
 }
 
 // tell makes placement what the site of these facts runs of its app; nil takes the app away. The site's
-// other apps stay as they are. It does nothing when nothing changes.
+// other apps stay as they are. It does nothing when nothing changes. Two apps never have one route at a site:
+// the one that was told first keeps it, and the other gets a routeTakenError.
 func (b *book) tell(ctx context.Context, facts fleet.Facts, key fleet.AppKey, placement *app.Placement) error {
 	p := b.page(facts.Name)
 	p.mu.Lock()
@@ -166,6 +182,12 @@ func (b *book) tell(ctx context.Context, facts fleet.Facts, key fleet.AppKey, pl
 	old, had := p.apps[key]
 	if placement == nil && !had {
 		return nil
+	}
+	if placement != nil && old.Digest != placement.Digest {
+		if holder, taken := p.holder(*placement); taken {
+			p.keep(*placement.Route, key)
+			return &routeTakenError{holder}
+		}
 	}
 	section := app.Section{Facts: facts}
 	for k, other := range p.apps {
@@ -178,6 +200,9 @@ func (b *book) tell(ctx context.Context, facts fleet.Facts, key fleet.AppKey, pl
 	}
 	body, err := section.Encode()
 	if err != nil {
+		if errors.Is(err, wire.ErrTooLarge) {
+			p.full[key] = true
+		}
 		return fmt.Errorf("site %s: %w", facts.Name, err)
 	}
 	if !b.isLost(facts.Name) {
@@ -192,6 +217,20 @@ func (b *book) tell(ctx context.Context, facts fleet.Facts, key fleet.AppKey, pl
 		p.apps[key] = *placement
 	}
 	b.note(facts.Name, key, placement != nil)
+	delete(p.full, key)
+	if len(body) < p.size {
+		for other := range p.full {
+			b.freed(other)
+		}
+		clear(p.full)
+	}
+	p.size = len(body)
+	if old.Route != nil && (placement == nil || placement.Route == nil || *placement.Route != *old.Route) {
+		b.free(p, *old.Route)
+	}
+	if placement == nil || old.Digest != placement.Digest {
+		b.changed(facts.Name)
+	}
 	return nil
 }
 

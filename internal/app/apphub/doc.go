@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
@@ -41,13 +43,20 @@ type Bundles interface {
 
 // Feature is the hub half of apps.
 type Feature struct {
-	bundles Bundles
-	host    *hub.Host
-	book    *book
+	bundles    Bundles
+	schemas    *schemas
+	configMaps *configMaps
+	secrets    Secrets
+	host       *hub.Host
+	book       *book
+	// told are called with each site after what it is told changed.
+	told []func(fleet.SiteName)
 }
 
 // New returns the feature; bundles is the hub's registry.
-func New(bundles Bundles) *Feature { return &Feature{bundles: bundles} }
+func New(bundles Bundles) *Feature {
+	return &Feature{bundles: bundles, schemas: &schemas{kept: map[fleet.Digest]compiled{}}, secrets: noSecrets{}}
+}
 
 // Name implements hub.Feature.
 func (f *Feature) Name() string { return "apps" }
@@ -59,11 +68,12 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 	if err := h.Manager.GetAPIReader().List(ctx, &sites); err != nil {
 		return fmt.Errorf("list sites: %w", err)
 	}
-	f.book = newBook(h.Desired)
+	f.book = newBook(h.Desired, f.tellTold)
 	if err := f.loadBook(ctx, sites.Items); err != nil {
 		return err
 	}
 	changes := hub.NewNotifier()
+	f.book.freed = func(key fleet.AppKey) { changes.Notify(objectKey(key)) }
 	for _, key := range f.book.apps() {
 		changes.Notify(objectKey(key))
 	}
@@ -78,14 +88,31 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 	})
 	byRepository := hub.NewNotifier()
 	f.bundles.OnPush(func(repository string) { byRepository.Notify(repositoryKey(repository)) })
+	bySecret := hub.NewNotifier()
+	f.secrets.OnChange(func(namespace, name string) { bySecret.Notify(types.NamespacedName{Namespace: namespace, Name: name}) })
 	f.registerViews(h)
-	r := &reconciler{host: h, bundles: f.bundles, book: f.book, written: map[fleet.AppKey]writeMark{}}
+	hub.Validate(h, "grants", "apps", f.checkGrants)
+	hub.Validate(h, "secrets", "apps", f.checkSecrets)
+	hub.Validate(h, "values", "apps", f.checkConfig)
+	if err := h.Manager.GetFieldIndexer().IndexField(ctx, &v1alpha1.App{}, indexConfigMap, configMapNames); err != nil {
+		return fmt.Errorf("index apps by ConfigMap: %w", err)
+	}
+	f.configMaps = &configMaps{metadata: h.Client, live: h.Manager.GetAPIReader(), kept: map[types.NamespacedName]keptConfigMap{}}
+	if err := h.Metrics.Register(newStandings(h.Client)); err != nil {
+		return fmt.Errorf("metrics of apps: %w", err)
+	}
+	r := &reconciler{
+		host: h, bundles: f.bundles, secrets: f.secrets, book: f.book, schemas: f.schemas, configMaps: f.configMaps,
+		written: map[fleet.AppKey]writeMark{}, rendered: map[fleet.AppKey]*rendered{},
+	}
 	err := ctrl.NewControllerManagedBy(h.Manager).Named("app").
 		For(&v1alpha1.App{}).
 		Watches(&v1alpha1.Site{}, handler.EnqueueRequestsFromMapFunc(r.allApps)).
 		Watches(&v1alpha1.SiteGrant{}, handler.EnqueueRequestsFromMapFunc(r.allApps)).
+		WatchesMetadata(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(r.appsOfConfigMap)).
 		WatchesRawSource(changes.Source()).
 		WatchesRawSource(byRepository.MappedSource(r.appsOfRepository)).
+		WatchesRawSource(bySecret.MappedSource(r.appsOfSecret)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 2}).
 		Complete(r)
 	if err != nil {

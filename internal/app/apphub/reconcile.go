@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/skerry-dev/skerry/api/v1alpha1"
@@ -27,27 +26,37 @@ import (
 
 // reconciler brings one App to its sites, in the steps of Reconcile.
 //
-// It reads Apps, Sites, SiteGrants, the registry and what sites report. It writes Releases, the sites'
-// section of apps, and App.status.
+// It reads Apps, Sites, SiteGrants, ConfigMaps that Apps name, whether Secrets are there, the registry and what
+// sites report. It writes Releases, the sites' section of apps, and App.status.
 type reconciler struct {
 	host    *hub.Host
 	bundles Bundles
+	secrets Secrets
 	book    *book
 
-	mu      sync.Mutex
-	written map[fleet.AppKey]writeMark
+	schemas    *schemas
+	configMaps *configMaps
+
+	mu       sync.Mutex
+	written  map[fleet.AppKey]writeMark
+	rendered map[fleet.AppKey]*rendered
 }
 
 // pass is what one reconcile of an App has found so far.
 type pass struct {
-	app     *v1alpha1.App
-	key     fleet.AppKey
+	app    *v1alpha1.App
+	key    fleet.AppKey
+	bundle appapi.Resolved
+	// draft is the newest release, and release the same once it is stored.
+	draft   *draft
 	release *v1alpha1.Release
 	// sites that the app selects and may use, by name; refused counts those that it may not use.
 	sites   map[fleet.SiteName]*v1alpha1.Site
 	refused int
 	targets map[fleet.SiteName]app.Placement
 	states  []app.SiteState
+	// missing says which Secret or key the app has to wait for; empty when all are there.
+	missing string
 }
 
 // problem stops a pass with something a person can act on.
@@ -94,7 +103,7 @@ func (r *reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 }
 
 func (r *reconciler) run(ctx context.Context, p *pass) error {
-	for _, step := range []func(context.Context, *pass) error{r.freeze, r.place, r.render, r.leave, r.tell, r.prune} {
+	for _, step := range []func(context.Context, *pass) error{r.needs, r.resolve, r.place, r.leave, r.freeze, r.render, r.keep, r.tell, r.prune, r.lacks} {
 		if err := step(ctx, p); err != nil {
 			return err
 		}
@@ -112,11 +121,12 @@ func (r *reconciler) withdraw(ctx context.Context, key fleet.AppKey) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.written, key)
+	delete(r.rendered, key)
 	return nil
 }
 
-// freeze resolves the bundle and makes the Release of the app as it is now.
-func (r *reconciler) freeze(ctx context.Context, p *pass) error {
+// resolve finds the app's bundle.
+func (r *reconciler) resolve(ctx context.Context, p *pass) error {
 	repository, reference := appapi.Repository(p.app)
 	bundle, err := r.bundles.Resolve(ctx, repository, reference)
 	switch {
@@ -128,22 +138,7 @@ func (r *reconciler) freeze(ctx context.Context, p *pass) error {
 	case err != nil:
 		return fmt.Errorf("app %s: resolve bundle: %w", p.key, err)
 	}
-	release, err := appapi.Freeze(p.app, bundle)
-	if err != nil {
-		return err
-	}
-	if err := controllerutil.SetControllerReference(p.app, release, r.host.Client.Scheme()); err != nil {
-		return fmt.Errorf("app %s: own release: %w", p.key, err)
-	}
-	p.release = release
-	var have v1alpha1.Release
-	err = r.host.Client.Get(ctx, client.ObjectKeyFromObject(release), &have)
-	if apierrors.IsNotFound(err) {
-		err = r.host.Client.Create(ctx, release)
-	}
-	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("app %s: make release %s: %w", p.key, release.Name, err)
-	}
+	p.bundle = bundle
 	return nil
 }
 
@@ -166,29 +161,11 @@ func (r *reconciler) place(ctx context.Context, p *pass) error {
 		if !site.DeletionTimestamp.IsZero() || !selector.Matches(labels.Set(site.Labels)) {
 			continue
 		}
-		if !appapi.Granted(grants.Items, p.app.Namespace, p.release.Spec.Runtime, root, site) {
+		if !appapi.Granted(grants.Items, p.app.Namespace, p.bundle.Config.Runtime, root, site) {
 			p.refused++
 			continue
 		}
 		p.sites[fleet.SiteName(site.Name)] = site
-	}
-	return nil
-}
-
-// render makes what each site should get in the end, and gathers what is known of each.
-func (r *reconciler) render(_ context.Context, p *pass) error {
-	p.targets = make(map[fleet.SiteName]app.Placement, len(p.sites))
-	p.states = make([]app.SiteState, 0, len(p.sites))
-	for name, site := range p.sites {
-		target, err := appapi.Render(p.release, appapi.Facts(site))
-		if err != nil {
-			return err
-		}
-		p.targets[name] = target
-		p.states = append(p.states, app.SiteState{
-			Site: name, Link: r.host.Fleet.Link(name), Target: target.Digest,
-			Told: r.book.told(name, p.key).Digest, Report: r.reportOf(name, p.key),
-		})
 	}
 	return nil
 }
@@ -214,8 +191,9 @@ func (r *reconciler) tell(ctx context.Context, p *pass) error {
 	}
 	next := map[fleet.SiteName]bool{}
 	for _, name := range app.NextSites(p.states, limit) {
-		next[name] = true
+		next[name] = p.missing == ""
 	}
+	var full *problem // a site that is full keeps nobody else from being told
 	for i := range p.states {
 		s := &p.states[i]
 		placement := r.book.told(s.Site, p.key)
@@ -226,13 +204,25 @@ func (r *reconciler) tell(ctx context.Context, p *pass) error {
 			continue
 		}
 		err := r.book.tell(ctx, appapi.Facts(p.sites[s.Site]), p.key, &placement)
+		var taken *routeTakenError
+		if errors.As(err, &taken) { // by an app that was told since this one was rendered
+			s.Blocked = routeTaken(placement.Route, taken.holder)
+			continue
+		}
 		if errors.Is(err, wire.ErrTooLarge) {
-			return &problem{v1alpha1.ReasonSectionTooLarge, fmt.Sprintf("site %s cannot be told of more apps: %v", s.Site, err), 0}
+			if full == nil {
+				full = &problem{v1alpha1.ReasonSectionTooLarge, fmt.Sprintf(
+					"site %s cannot be told of more: take apps away from it, or configuration from its apps: %v", s.Site, err), 0}
+			}
+			continue
 		}
 		if err != nil {
 			return fmt.Errorf("app %s: %w", p.key, err)
 		}
 		s.Told = placement.Digest
+	}
+	if full != nil {
+		return full
 	}
 	return nil
 }

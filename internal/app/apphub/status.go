@@ -73,7 +73,7 @@ func (r *reconciler) count(p *pass) time.Duration {
 	if p.release != nil {
 		p.app.Status.Release, p.app.Status.Version = p.release.Name, p.release.Spec.Bundle.Version
 	}
-	if p.sites == nil {
+	if p.states == nil {
 		return 0
 	}
 	var c v1alpha1.SiteCounts
@@ -82,7 +82,7 @@ func (r *reconciler) count(p *pass) time.Duration {
 	sort.Slice(p.states, func(i, j int) bool { return p.states[i].Site < p.states[j].Site })
 	for _, s := range p.states {
 		c.Placed++
-		if s.Told == s.Target {
+		if s.Told == s.Target && s.Target != "" {
 			c.Updated++
 		}
 		switch s.Standing() {
@@ -93,7 +93,7 @@ func (r *reconciler) count(p *pass) time.Duration {
 		case app.StandingFailed:
 			c.Failed++
 			if len(failing) < maxFailing {
-				failing = append(failing, v1alpha1.FailingSite{Site: string(s.Site), Message: s.Report.Message})
+				failing = append(failing, v1alpha1.FailingSite{Site: string(s.Site), Message: s.Failure()})
 			}
 		case app.StandingProgressing:
 			c.Progressing++
@@ -136,6 +136,9 @@ func setConditions(p *pass, stop *problem) {
 	case c.Progressing > 0:
 		ready.Reason, reconciling = v1alpha1.ReasonProgressing, v1alpha1.ReasonProgressing
 		ready.Message = fmt.Sprintf("%d of %d sites serve %s, %d on their way%s", c.Healthy, c.Placed, name(p), c.Progressing, waiting(c))
+	case c.Healthy == 0:
+		ready.Status, ready.Reason, reconciling = metav1.ConditionUnknown, v1alpha1.ReasonSitesAway, v1alpha1.ReasonSitesAway
+		ready.Message = fmt.Sprintf("none of the %d sites is connected: %s runs there once they take it", c.Placed, name(p))
 	default:
 		ready.Status, ready.Reason = metav1.ConditionTrue, v1alpha1.ReasonReady
 		ready.Message = fmt.Sprintf("%d of %d sites serve %s%s", c.Healthy, c.Placed, name(p), waiting(c))
@@ -147,6 +150,7 @@ func setConditions(p *pass, stop *problem) {
 	meta.SetStatusCondition(conditions, ready)
 	present(conditions, v1alpha1.ConditionReconciling, reconciling, ready)
 	present(conditions, v1alpha1.ConditionStalled, stalled, ready)
+	setSecretMissing(conditions, p)
 }
 
 // present keeps a condition only while it has a reason.

@@ -83,6 +83,7 @@ func (f fetcher) release(ctx context.Context, p app.Placement) (release, error) 
 	if rel.Config, err = app.ParseBundleConfig(data); err != nil {
 		return rel, err
 	}
+	rel.Config.Defaults = nil // the hub has made the placement's configuration of them
 	return rel, f.ensure(ctx, repository, layer)
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/fleet"
 )
 
@@ -40,6 +41,30 @@ func variable(key string) string {
 		}
 		return '_'
 	}, key)
+}
+
+// writeConfig writes the files of a configuration into dir, which no instance has had before: each has a
+// directory of its own, made anew at each start and removed after its end, so that what an app reads is what
+// its placement says. Nobody but the agent may read the files until a runtime lets its instance.
+func writeConfig(dir string, config *app.Config) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make directory of configuration: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fmt.Errorf("open directory of configuration: %w", err)
+	}
+	defer root.Close()
+	for name, content := range config.Contents() {
+		name = filepath.FromSlash(name)
+		if err := root.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+			return fmt.Errorf("make directory of configuration: %w", err)
+		}
+		if err := root.WriteFile(name, []byte(content), 0o600); err != nil {
+			return fmt.Errorf("write configuration: %w", err)
+		}
+	}
+	return nil
 }
 
 // linkFile tells apps whether the hub can be reached: one word in a file that is replaced as a whole. Its

@@ -21,10 +21,18 @@ import (
 
 // live is one running instance of a release. A goroutine follows its status until retire.
 type live struct {
-	rel      release
+	rel release
+	// id names the instance, as Spec.ID.
+	id string
+	// secrets are what the instance was given last; the worker's goroutine alone uses them.
+	secrets  app.SecretValues
 	instance Instance
 	scratch  string
-	out      [2]*lineWriter
+	// config is the directory of the app's configuration, empty when it has none.
+	config string
+	out    [2]*lineWriter
+	// signals are to be sent once the instance runs, under the worker's lock.
+	signals []string
 	// status is the last one seen, under the worker's lock; changed has a value after it changed.
 	status  Status
 	changed chan struct{}
@@ -53,7 +61,7 @@ func (w *worker) launch(ctx context.Context, rel release, dir string) (*live, er
 	_, _ = rand.Read(suffix[:]) // never fails, as its documentation says
 	id := fmt.Sprintf("%s.%s.%s", w.key.Namespace, w.key.Name, hex.EncodeToString(suffix[:]))
 	l := &live{
-		rel: rel, scratch: filepath.Join(w.m.scratchDir(), id),
+		rel: rel, id: id, scratch: filepath.Join(w.m.scratchDir(), id),
 		changed: make(chan struct{}, 1), unfollow: make(chan struct{}), followed: make(chan struct{}),
 	}
 	for n, stream := range []string{"out", "err"} {
@@ -63,19 +71,35 @@ func (w *worker) launch(ctx context.Context, rel release, dir string) (*live, er
 		return nil, fmt.Errorf("make scratch: %w", err)
 	}
 	data, err := w.dataDirs(rel)
+	if err == nil && rel.Placement.Config != nil {
+		l.config = filepath.Join(w.m.configDir(), id)
+		err = writeConfig(l.config, rel.Placement.Config)
+	}
 	if err == nil {
-		l.instance, err = runtime.Start(ctx, Spec{
-			App: w.key, Release: rel.Placement.Release, ID: id, Dir: dir, Scratch: l.scratch, DataDirs: data,
+		spec := Spec{
+			App: w.key, Release: rel.Placement.Release, ID: id, Dir: dir, Scratch: l.scratch, DataDirs: data, ConfigDir: l.config,
 			Config: rel.Config, Env: rel.environ(w.m.siteFacts(), w.m.link.path()), AllowRoot: rel.Placement.AllowRoot,
 			Stdout: l.out[0], Stderr: l.out[1],
-		})
+		}
+		if err = w.handOut(l, &spec); err == nil {
+			l.instance, err = runtime.Start(ctx, spec)
+		}
 	}
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(l.scratch))
+		return nil, errors.Join(err, l.remove(), w.m.takeBack(l))
 	}
 	l.status = l.instance.Status()
 	go w.follow(l)
 	return l, nil
+}
+
+// remove removes what was the instance's own.
+func (l *live) remove() error {
+	err := os.RemoveAll(l.scratch)
+	if l.config != "" {
+		err = errors.Join(err, os.RemoveAll(l.config))
+	}
+	return err
 }
 
 // follow takes up each change of the instance's status.
@@ -106,7 +130,7 @@ func (w *worker) observe(l *live) {
 	default:
 	}
 	switch {
-	case now.Phase == fleet.PhaseFailed:
+	case now.Phase == fleet.PhaseFailed, now.Phase == fleet.PhaseRunning && len(l.signals) > 0:
 		w.wake()
 	case now.Phase == fleet.PhaseRunning && l == w.current && w.want != nil && l.rel.digest() == w.want.Digest:
 		w.failures = 0
@@ -132,7 +156,7 @@ func (w *worker) retire(l *live) {
 		out.flush()
 	}
 	if err == nil {
-		err = os.RemoveAll(l.scratch)
+		err = errors.Join(l.remove(), w.m.takeBack(l))
 	}
 	if err != nil {
 		w.m.log.Error("instance did not end in order", "app", w.key.String(), "error", err)

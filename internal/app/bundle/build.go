@@ -92,12 +92,19 @@ type builder struct {
 
 func (b builder) bundle(ctx context.Context, version string, platforms []Platform) (*Bundle, error) {
 	config := b.source.Config(version)
+	var err error
+	if config.Defaults, err = b.source.defaults(b.dir); err != nil {
+		return nil, err
+	}
 	raw, err := json.Marshal(config)
 	if err != nil {
 		return nil, fmt.Errorf("encode config: %w", err)
 	}
 	// What a site would refuse is refused here.
 	if config, err = app.ParseBundleConfig(raw); err != nil {
+		return nil, fmt.Errorf("%s: %w", SourceFile, err)
+	}
+	if err := config.CheckDefaults(); err != nil {
 		return nil, fmt.Errorf("%s: %w", SourceFile, err)
 	}
 	annotations := map[string]string{

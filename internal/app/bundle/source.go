@@ -36,6 +36,8 @@ type Source struct {
 	Process *Process `json:"process,omitempty"`
 	// Wasm says how the module is run.
 	Wasm *Wasm `json:"wasm,omitempty"`
+	// Settings are the files of the app's configuration.
+	Settings *Settings `json:"config,omitempty"`
 	// Platforms to build for, such as "linux/arm64"; none means linux/amd64 and linux/arm64. A module has
 	// none: it runs everywhere.
 	Platforms []string `json:"platforms,omitempty"`
@@ -226,6 +228,9 @@ func (s Source) validate() error {
 		if err := f.validate(); err != nil {
 			return fmt.Errorf("build.files[%d].%w", i, err)
 		}
+	}
+	if err := s.Settings.validate(); err != nil {
+		return fmt.Errorf("config.%w", err)
 	}
 	if _, err := s.platforms(nil); err != nil {
 		return err

@@ -51,6 +51,12 @@ func (p plan) environ(port int) []string {
 	env["SKERRY_NAMESPACE"] = p.spec.App.Namespace
 	env["SKERRY_APP"] = p.spec.App.Name
 	env["SKERRY_RELEASE"] = p.spec.Release
+	if p.spec.ConfigDir != "" {
+		env["SKERRY_CONFIG_DIR"] = p.spec.ConfigDir
+	}
+	if p.spec.SecretDir != "" {
+		env["SKERRY_SECRETS_DIR"] = p.spec.SecretDir
+	}
 	for name, dir := range p.spec.DataDirs {
 		env["SKERRY_DATA_"+strings.ToUpper(strings.ReplaceAll(name, "-", "_"))] = dir
 	}

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -31,10 +32,42 @@ func prepareDirs(stateDir string, p *plan) error {
 		}
 	}
 	// What is given to the app must be its own to the last file: an earlier release may have run as root.
-	for _, dir := range need[1:] {
+	need = need[1:]
+	if dir := p.spec.SecretDir; dir != "" { // lies in memory, outside of the agent's directory
+		if err := checkWay(filepath.Dir(dir), p.uid); err != nil {
+			return err
+		}
+		need = append(need, dir)
+	}
+	for _, dir := range need {
 		if err := giveTree(dir, p.uid); err != nil {
 			return err
 		}
+	}
+	if p.spec.ConfigDir == "" {
+		return nil
+	}
+	if err := openWay(stateDir, p.spec.ConfigDir, p.uid); err != nil {
+		return err
+	}
+	return letRead(p.spec.ConfigDir, p.uid)
+}
+
+// letRead lets the group that is uid's alone read dir and all in it, which stays the agent's.
+func letRead(dir string, uid int) error {
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		mode := os.FileMode(0o640)
+		if e.IsDir() {
+			mode = 0o750
+		}
+		// The order matters: until the group is the app's own, nobody is let in.
+		return errors.Join(os.Lchown(path, 0, uid), os.Chmod(path, mode))
+	})
+	if err != nil {
+		return fmt.Errorf("let user %d read %s: %w", uid, dir, err)
 	}
 	return nil
 }
@@ -46,13 +79,8 @@ func openWay(stateDir, dir string, uid int) error {
 	if err != nil || !filepath.IsLocal(rel) {
 		return fmt.Errorf("directory %s lies outside of the agent's %s: %w", dir, stateDir, ErrSpec)
 	}
-	for above := filepath.Dir(stateDir); ; above = filepath.Dir(above) {
-		if err := checkEnterable(above, uid); err != nil {
-			return err
-		}
-		if above == filepath.Dir(above) {
-			break
-		}
+	if err := checkWay(filepath.Dir(stateDir), uid); err != nil {
+		return err
 	}
 	at := stateDir
 	for _, part := range strings.Split(rel, string(filepath.Separator)) {
@@ -71,6 +99,15 @@ func openWay(stateDir, dir string, uid int) error {
 		at = filepath.Join(at, part)
 	}
 	return nil
+}
+
+// checkWay reports whether a user that owns nothing of the machine may enter dir and all above it.
+func checkWay(dir string, uid int) error {
+	for ; ; dir = filepath.Dir(dir) {
+		if err := checkEnterable(dir, uid); err != nil || dir == filepath.Dir(dir) {
+			return err
+		}
+	}
 }
 
 // checkEnterable reports whether a user that owns nothing of the machine may enter dir.

@@ -92,7 +92,7 @@ func TestFiles(t *testing.T) {
 	if _, body := d.get("/files/app.wasm"); !strings.HasPrefix(body, "5") && !strings.HasPrefix(body, "6") {
 		t.Errorf("an instance opens %d files at most, those of its directories included: %s", maxOpenFiles, body)
 	}
-	if _, body := d.get("/env"); !strings.Contains(body, "SKERRY_DATA_LEDGER=/data/ledger\n") || !strings.Contains(body, "SKERRY_HUB_FILE=/run/skerry/state\n") || strings.Contains(body, data) {
+	if _, body := d.get("/env"); !strings.Contains(body, "SKERRY_DATA_LEDGER=/data/ledger\n") || !strings.Contains(body, "SKERRY_HUB_FILE=/run/skerry/state\n") || !strings.Contains(body, "SKERRY_CONFIG_DIR=/config\n") || !strings.Contains(body, "SKERRY_SECRETS_DIR=/secrets\n") || strings.Contains(body, data) {
 		t.Errorf("environment: %s", body)
 	}
 }

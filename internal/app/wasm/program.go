@@ -136,6 +136,12 @@ func (p *program) openMounts() error {
 	env := map[string]string{}
 	maps.Copy(env, p.spec.Env)
 	env["SKERRY_NAMESPACE"], env["SKERRY_APP"] = p.spec.App.Namespace, p.spec.App.Name
+	if p.spec.ConfigDir != "" {
+		env["SKERRY_CONFIG_DIR"] = configMount
+	}
+	if p.spec.SecretDir != "" {
+		env["SKERRY_SECRETS_DIR"] = secretMount
+	}
 	type place struct {
 		at, dir string
 		write   bool

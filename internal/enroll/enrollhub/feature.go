@@ -66,6 +66,9 @@ func (f *Feature) Setup(_ context.Context, h *hub.Host) error {
 		return err
 	}
 	f.host, f.desk = h, desk
+	if err := f.register(h.Metrics); err != nil {
+		return err
+	}
 	desk.Register(h.Public)
 	h.Public.HandleFunc("POST "+enroll.PathToken, f.token)
 	h.OnSiteGone(f.siteGone)

@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/skerry-dev/skerry/internal/enroll"
 	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/wire"
@@ -57,6 +59,7 @@ type Desk struct {
 	o          Options
 	challenges challenges
 	limiter    *limiter
+	requests   *prometheus.CounterVec
 }
 
 // NewDesk returns a Desk.
@@ -68,7 +71,7 @@ func NewDesk(o Options) (*Desk, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Desk{o: o, challenges: challenges{key}, limiter: newLimiter(o.Now)}, nil
+	return &Desk{o: o, challenges: challenges{key}, limiter: newLimiter(o.Now), requests: newRequests()}, nil
 }
 
 // Register puts the handlers of wire.PathEnroll and wire.PathRenew on mux.
@@ -111,6 +114,7 @@ func (d *Desk) handler(what string, serve func(context.Context, wire.EnrollReque
 		if err == nil {
 			response, err = serve(r.Context(), request)
 		}
+		d.requests.WithLabelValues(what, decision(err)).Inc()
 		log := d.o.Log.With("audit", what, "remote", r.RemoteAddr, "token", request.TokenID)
 		if err == nil {
 			if response.ServingCertificate != "" {

@@ -113,6 +113,9 @@ func testMembers(t *testing.T, c client.Client) {
 	if n := len(site.Status.Members); n > maxMembers {
 		t.Errorf("it holds %d members", n)
 	}
+	if n := len(site.Spec.RevokedMembers); n > maxMembers {
+		t.Errorf("it remembers %d revocations, of members that it has forgotten too", n)
+	}
 	if m, err := members.Member(ctx, "shop-1", last.ID); err != nil || m.Revoked {
 		t.Errorf("the last member: %v, %v", m, err)
 	}

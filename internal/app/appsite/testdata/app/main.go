@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -43,6 +44,21 @@ func run() int {
 		}
 		data, _ := os.ReadFile(path)
 		w.Write(data)
+	})
+	// What the program can do with a file of its configuration.
+	mux.HandleFunc("/hello/config/", func(w http.ResponseWriter, r *http.Request) {
+		path := filepath.Join(os.Getenv("SKERRY_CONFIG_DIR"), strings.TrimPrefix(r.URL.Path, "/hello/config/"))
+		data, err := os.ReadFile(path)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		writable := "read-only"
+		if f, err := os.OpenFile(path, os.O_WRONLY, 0); err == nil {
+			writable = "writable"
+			f.Close()
+		}
+		fmt.Fprintf(w, "%s|%s|%d|%s", data, os.Getenv("LISTEN"), os.Getuid(), writable)
 	})
 	srv := &http.Server{Addr: "127.0.0.1:" + os.Getenv("PORT"), Handler: mux}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
