@@ -24,6 +24,7 @@ quick: ## Unit tests without the race detector
 
 test: ## All tests
 	# What others link stands alone, outside this tree.
+	cd sdk/go && GOWORK=off $(GO) test ./... && GOWORK=off GOOS=wasip1 GOARCH=wasm $(GO) vet ./...
 	@for module in api; do \
 		alone=$$(mktemp -d) && cp -r $$module/. $$alone && cd $$alone && \
 		GOWORK=off $(GO) vet ./... && GOWORK=off $(GO) test ./... ; code=$$?; \
