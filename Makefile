@@ -7,7 +7,7 @@ TOOL = $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 NORACE = ./internal/kube/... ./internal/kubetest/... ./cmd/... ./test/...
 RACE = $(shell $(GO) list ./... | grep -v -E '/(internal/kube|internal/kubetest|cmd|test)(/|$$)')
 
-.PHONY: help up quick test lint bench generate verify image soak build
+.PHONY: help up quick test lint bench bench-wasm generate verify image soak build
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -24,7 +24,8 @@ quick: ## Unit tests without the race detector
 
 test: ## All tests
 	# What others link stands alone, outside this tree.
-	@for module in api; do \
+	cd sdk/go && GOWORK=off GOOS=wasip1 GOARCH=wasm $(GO) vet ./...
+	@for module in api sdk/go; do \
 		alone=$$(mktemp -d) && cp -r $$module/. $$alone && cd $$alone && \
 		GOWORK=off $(GO) vet ./... && GOWORK=off $(GO) test ./... ; code=$$?; \
 		cd $(CURDIR) && rm -rf $$alone && [ $$code = 0 ] || exit 1; \
@@ -40,6 +41,9 @@ lint: ## gofmt, vet, staticcheck
 
 bench: ## The figures of docs/benchmarks
 	$(GO) run ./test/bench
+
+bench-wasm: ## The figures of docs/benchmarks/wasm.md; needs clang and wasi-libc
+	$(GO) run ./test/bench/wasm
 
 generate: ## CRDs, deep copies, references, import lists
 	cd api && $(GO) tool -modfile=../tools/go.mod controller-gen object paths=./...
