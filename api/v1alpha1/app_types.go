@@ -33,6 +33,8 @@ type App struct {
 }
 
 // AppSpec is what should run where.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.env) || !has(self.secretRefs) || self.secretRefs.all(r, !has(r.env) || r.env.all(e, !(e.name in self.env)))",fieldPath=".secretRefs",message="a variable is in spec.env and in env of a secret: name it once"
 type AppSpec struct {
 	// Source is where the app's content comes from.
 	Source AppSource `json:"source"`
@@ -79,6 +81,14 @@ type AppSpec struct {
 	// +listMapKey=path
 	// +optional
 	Files []ConfigFile `json:"files,omitempty"`
+
+	// SecretRefs are the Secrets of the app's own namespace that its programs get. Their names are part of a
+	// release; their values are not, and reach the app's own sites alone, sealed.
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	SecretRefs []SecretRef `json:"secretRefs,omitempty"`
 
 	// Process holds what applies to programs alone.
 	// +optional

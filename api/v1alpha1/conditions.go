@@ -10,6 +10,9 @@ const (
 	ConditionReconciling = "Reconciling"
 	// ConditionStalled: nothing will change until somebody changes something.
 	ConditionStalled = "Stalled"
+	// ConditionSecretMissing: a Secret that the app names is not there, or lacks a key. Sites that have an
+	// earlier copy keep it; no other site and no release is told until it is there again.
+	ConditionSecretMissing = "SecretMissing"
 )
 
 // Reasons of conditions.
@@ -35,4 +38,11 @@ const (
 	ReasonValuesInvalid = "ValuesInvalid"
 	// ReasonConfigInvalid: a reference leads nowhere, files meet, or all of it is too large.
 	ReasonConfigInvalid = "ConfigInvalid"
+)
+
+// Reasons of conditions that speak of an App's secretRefs.
+const (
+	ReasonSecretsInvalid     = "SecretsInvalid"
+	ReasonSecretNotFound     = "SecretNotFound"
+	ReasonSecretsUndelivered = "SecretsUndelivered"
 )

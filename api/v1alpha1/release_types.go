@@ -36,6 +36,12 @@ type ReleaseSpec struct {
 	// Env, Route, Process and OnDelete are those of the app when it was frozen.
 	// +optional
 	Env map[string]EnvValue `json:"env,omitempty"`
+	// SecretRefs name what the app gets of Secrets; their values are never part of a release.
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	SecretRefs []SecretRef `json:"secretRefs,omitempty"`
 	// +optional
 	Route *Route `json:"route,omitempty"`
 	// +optional

@@ -15,6 +15,7 @@ import (
 
 	"github.com/skerry-dev/skerry/cmd/internal/agent"
 	"github.com/skerry-dev/skerry/cmd/internal/dirs"
+	"github.com/skerry-dev/skerry/cmd/internal/service"
 	"github.com/skerry-dev/skerry/internal/sitecli"
 )
 
@@ -47,6 +48,10 @@ func root() *cobra.Command {
 		},
 		DataDir: dirs.Data,
 		Out:     os.Stdout,
+	})...)
+	c.AddCommand(service.SiteCommands(service.Options{
+		Program: "skerry-site", Out: os.Stdout,
+		Join: func(ctx context.Context, o sitecli.RunOptions) error { return agent.Join(ctx, version(), os.Stderr, o) },
 	})...)
 	return c
 }

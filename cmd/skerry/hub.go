@@ -39,6 +39,8 @@ type hubOptions struct {
 	names     []string
 	// kubeconfig names an existing cluster's API in place of the embedded one.
 	kubeconfig string
+	// inCluster uses the API of the cluster in which this runs as a pod.
+	inCluster bool
 	// identity is how the embedded API knows people.
 	identity kube.Identity
 	// natsListen is the address of NATS' own TLS port, for large hubs.
@@ -47,7 +49,9 @@ type hubOptions struct {
 	adminAddr  string
 	// backups are made when its directory is set.
 	backups backup.Schedule
-	log     *slog.Logger
+	// siteBinaries is the directory of the agents that new machines get.
+	siteBinaries string
+	log          *slog.Logger
 }
 
 // externalNATS is an existing NATS in place of the embedded one.
@@ -118,7 +122,10 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 	}
 	events.api(api.config.Host)
 
-	features := newFeatures(bus, authority, gateways)
+	exported := map[string]prometheus.Gatherer{
+		"/metrics": telemetry.Join(metrics, ctrlmetrics.Registry), "/metrics/kubernetes": api.metrics,
+	}
+	features := newFeatures(o.siteBinaries, exported, bus, authority, gateways)
 	registry, err := ociregistry.Open(filepath.Join(o.dataDir, dirs.Registry), ociregistry.Options{
 		Authorizer: features.registry, Log: o.log.With("component", "registry"), Metrics: metrics,
 	})
@@ -132,7 +139,7 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	if err := serveAdmin(ctx, &wg, o, metrics, api); err != nil {
+	if err := serveAdmin(ctx, &wg, o, exported, api); err != nil {
 		return err
 	}
 	backUp, err := scheduleBackups(o, metrics)
@@ -188,7 +195,7 @@ func scheduleBackups(o hubOptions, metrics prometheus.Registerer) (func(context.
 	return s.Run, s.Register(metrics)
 }
 
-func serveAdmin(ctx context.Context, wg *sync.WaitGroup, o hubOptions, metrics *prometheus.Registry, api *apiParts) error {
+func serveAdmin(ctx context.Context, wg *sync.WaitGroup, o hubOptions, metrics map[string]prometheus.Gatherer, api *apiParts) error {
 	if o.adminAddr == "" {
 		return nil
 	}
@@ -199,9 +206,7 @@ func serveAdmin(ctx context.Context, wg *sync.WaitGroup, o hubOptions, metrics *
 	if err := os.WriteFile(filepath.Join(o.dataDir, "admin.addr"), []byte(l.Addr().String()), 0o600); err != nil {
 		return fmt.Errorf("remember administration address: %w", err)
 	}
-	handler := telemetry.Handler(map[string]prometheus.Gatherer{
-		"/metrics": telemetry.Join(metrics, ctrlmetrics.Registry), "/metrics/kubernetes": api.metrics,
-	}, map[string]telemetry.Check{"kubernetes": api.check})
+	handler := telemetry.Handler(metrics, map[string]telemetry.Check{"kubernetes": api.check})
 	wg.Go(func() {
 		if err := telemetry.Serve(ctx, l, handler); err != nil {
 			o.log.Error("administration port failed", "error", err)

@@ -6,12 +6,14 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/skerry-dev/skerry/cmd/internal/backup"
 	"github.com/skerry-dev/skerry/cmd/internal/dirs"
+	"github.com/skerry-dev/skerry/cmd/internal/service"
 	"github.com/skerry-dev/skerry/internal/cli"
 	"github.com/skerry-dev/skerry/internal/telemetry"
 )
@@ -25,6 +27,7 @@ func newHub(out io.Writer) *cobra.Command {
 		RunE:    cli.GroupRun,
 	}
 	c.AddCommand(newHubRun(), newHubBackup(out), newHubRestore(out))
+	c.AddCommand(service.HubCommands(service.Options{Program: "skerry", Out: os.Stdout})...)
 	return c
 }
 
@@ -57,6 +60,13 @@ func newHubRun() *cobra.Command {
 				return cli.Usage(err)
 			}
 			o.dataDir = dir
+			if o.siteBinaries == "" {
+				self, err := os.Executable()
+				if err != nil {
+					return fmt.Errorf("find this program: %w", err)
+				}
+				o.siteBinaries = filepath.Dir(self)
+			}
 			o.exact, o.kubeExact = cmd.Flags().Changed("addr"), cmd.Flags().Changed("kube-addr")
 			return runHub(cmd.Context(), o, hubEvents{
 				api: func(url string) { o.log.Info("the Kubernetes API is ready", "url", url) },
@@ -72,6 +82,8 @@ func newHubRun() *cobra.Command {
 	f.StringVar(&o.kubeAddr, "kube-addr", "127.0.0.1:6443", "address of the embedded Kubernetes API")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "use the API of this cluster and start none")
 	o.identity.AddFlags(f)
+	f.BoolVar(&o.inCluster, "in-cluster", false, "use the API of the cluster in which this runs as a pod, and start none")
+	c.MarkFlagsMutuallyExclusive("kubeconfig", "in-cluster")
 	f.StringVar(&o.natsListen, "nats-listen", "", "address of NATS' own TLS port, for hubs of many thousand sites")
 	f.StringVar(&o.external.url, "nats-url", "", "use this NATS and start none; its port must be open to the hub alone; needs --nats-account and --nats-signing-key")
 	f.StringVar(&o.external.account, "nats-account", "", "public key of the NATS account")
@@ -81,6 +93,7 @@ func newHubRun() *cobra.Command {
 	f.StringVar(&o.backups.Dir, "backup-dir", "", "back the hub up into this directory; its files hold every key of the hub")
 	f.DurationVar(&o.backups.Every, "backup-every", 24*time.Hour, "time between two backups, counted over restarts")
 	f.IntVar(&o.backups.Keep, "backup-keep", 7, "how many backups stay in that directory")
+	f.StringVar(&o.siteBinaries, "site-binaries", "", "directory with skerry-site-linux-amd64 and -arm64 for machines that install themselves (default: that of this program)")
 	f.StringVar(&logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&logFormat, "log-format", "", "text or json (default: text on a terminal)")
 	return c

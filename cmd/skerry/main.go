@@ -15,6 +15,8 @@ import (
 
 	"github.com/skerry-dev/skerry/cmd/internal/agent"
 	"github.com/skerry-dev/skerry/cmd/internal/dirs"
+	"github.com/skerry-dev/skerry/cmd/internal/docs"
+	"github.com/skerry-dev/skerry/cmd/internal/service"
 	"github.com/skerry-dev/skerry/internal/cli"
 	"github.com/skerry-dev/skerry/internal/sitecli"
 )
@@ -39,11 +41,15 @@ func root() *cobra.Command {
 		DataDir: dirs.Data,
 		Out:     os.Stdout,
 	})
+	siteCommands = append(siteCommands, service.SiteCommands(service.Options{
+		Program: "skerry", Prefix: []string{"site"}, Out: os.Stdout,
+		Join: func(ctx context.Context, o sitecli.RunOptions) error { return agent.Join(ctx, version(), os.Stderr, o) },
+	})...)
 	c := cli.New(version(), streams, cli.Starters{
 		Commands:     []*cobra.Command{newUp(os.Stdout, os.Stderr), newDown(os.Stdout), newHub(os.Stdout)},
 		SiteCommands: siteCommands,
 	})
-	c.AddCommand(newGenerateDocs(root))
+	c.AddCommand(docs.Command(root))
 	return c
 }
 

@@ -36,6 +36,8 @@ type Placement struct {
 	Env map[string]string `json:"env,omitempty"`
 	// Config is the app's configuration, nil when it has none.
 	Config *Config `json:"config,omitempty"`
+	// Secrets name what the app gets of Secrets of its namespace; their values come in a section of their own.
+	Secrets []SecretRef `json:"secrets,omitempty"`
 	// AllowRoot lets the program run as root, as a SiteGrant permits.
 	AllowRoot bool `json:"allowRoot,omitempty"`
 	// RemoveData says what becomes of data directories when the app leaves the site.
@@ -113,6 +115,9 @@ func (p Placement) validate() error {
 		if err := CheckEnv(name, value); err != nil {
 			return fmt.Errorf("app %s: env: %w", p.App, err)
 		}
+	}
+	if err := CheckSecretRefs(p.Secrets, p.Env); err != nil {
+		return fmt.Errorf("app %s: %w", p.App, err)
 	}
 	if err := p.Config.validate(); err != nil {
 		return fmt.Errorf("app %s: config: %w", p.App, err)

@@ -24,8 +24,20 @@ func placement(name string) app.Placement {
 		App: fleet.AppKey{Namespace: "default", Name: name}, Release: name + "-1", Version: "1.0.0", Digest: digest,
 		Bundle: app.Bundle{Repository: "default/" + name, Digest: digest, Size: 100},
 		Route:  &app.Route{Host: "shop.example", Path: "/" + name}, Env: map[string]string{"A": "b"}, AllowRoot: true, RemoveData: true,
-		Config: &app.Config{Values: json.RawMessage(`{"port":1}`), Files: map[string]string{"app.conf": "port 1"}},
 	}
+}
+
+func withConfig(p app.Placement) app.Placement {
+	p.Config = &app.Config{Values: json.RawMessage(`{"port":1}`), Files: map[string]string{"app.conf": "port 1"}}
+	return p
+}
+
+func withSecrets(p app.Placement) app.Placement {
+	p.Secrets = []app.SecretRef{{
+		Name: "db", Optional: true, Env: []app.SecretEnv{{Name: "DB_PASSWORD", Key: "password"}},
+		Files: []app.SecretFile{{Path: "db/ca.pem", Key: "ca.pem"}}, OnChange: app.SecretSignal, Signal: "SIGHUP",
+	}}
+	return p
 }
 
 // frozen are the feature's messages with every field set; their encoding under testdata is that of protocol
@@ -36,6 +48,8 @@ func frozen() map[string]any {
 		"section.json": app.Section{
 			Facts: fleet.Facts{Name: "shop-1", Labels: map[string]string{"kind": "shop"}, Zone: "north"}, Apps: []app.Placement{placement("hello")},
 		},
+		"section-config.json":  app.Section{Apps: []app.Placement{withConfig(placement("hello"))}},
+		"section-secrets.json": app.Section{Apps: []app.Placement{withSecrets(placement("hello"))}},
 		"report.json": app.Report{Apps: []app.AppReport{{
 			App: fleet.AppKey{Namespace: "default", Name: "hello"}, Desired: ref, Running: ref, Phase: fleet.PhaseRunning, Message: "m",
 			Since: 1700000000, Restarts: 2, URL: "http://127.0.0.1:8081/hello", Conditions: map[string]string{"LimitsNotEnforced": "no cgroups"},
@@ -47,6 +61,20 @@ func frozen() map[string]any {
 			Readiness: &app.Probe{Path: "/ready", PeriodSeconds: 1, TimeoutSeconds: 2, FailureThreshold: 3, InitialDelaySeconds: 4},
 			Liveness:  &app.Probe{Path: "/live", PeriodSeconds: 1, TimeoutSeconds: 2, FailureThreshold: 3, InitialDelaySeconds: 4},
 			Limits:    app.Limits{MemoryBytes: 1, CPUMillis: 2, PIDs: 3}, StopGraceSeconds: 20, Data: []string{"db"}, ExclusiveData: true,
+		}},
+		"config-wasm.json": app.BundleConfig{Name: "hello", Version: "1.0.0", Runtime: app.RuntimeWasm, Wasm: &app.WasmConfig{
+			Module: "bin/hello.wasm", Env: map[string]string{"A": "b"},
+			Limits: app.WasmLimits{
+				MemoryBytes: 1, TimeoutSeconds: 2, Concurrency: 3, Queue: 4, Prepared: 5, OutputBytes: 6, HeaderBytes: 7,
+				OutboundCalls: 8, OutboundBytes: 9,
+			},
+			Outbound: []string{"api.example.com:443"}, KeyValue: &app.WasmKeyValue{Keys: 1, Bytes: 2},
+			Tasks:     []app.WasmTask{{Name: "poll", Args: []string{"-v"}}},
+			Schedules: []app.WasmSchedule{{Name: "night", Args: []string{"-n"}, Cron: "0 3 * * *", TimeoutSeconds: 1}},
+			Data:      []string{"db"}, ExclusiveData: true,
+		}},
+		"config-defaults.json": app.BundleConfig{Name: "hello", Version: "1.0.0", Runtime: app.RuntimeProcess, Process: &app.ProcessConfig{
+			Command: []string{"bin/hello"},
 		}, Defaults: &app.Defaults{
 			Values: json.RawMessage(`{"port":1}`), Schema: json.RawMessage(`{"type":"object"}`), Files: map[string]string{"app.conf": "port ${values.port}"},
 		}},
@@ -54,6 +82,7 @@ func frozen() map[string]any {
 }
 
 func TestFrozenMessages(t *testing.T) {
+	held := map[reflect.Type]map[string]bool{} // by kind of message, the fields that some file holds
 	for file, message := range frozen() {
 		want, err := os.ReadFile("testdata/v1/" + file)
 		if err != nil {
@@ -74,30 +103,51 @@ func TestFrozenMessages(t *testing.T) {
 		if diff := cmp.Diff(message, read.Elem().Interface()); diff != "" {
 			t.Errorf("%s: the frozen message is read differently (-want +got):\n%s", file, diff)
 		}
-		unset(t, file, reflect.ValueOf(message))
+		kind := reflect.TypeOf(message)
+		if held[kind] == nil {
+			held[kind] = map[string]bool{}
+		}
+		hold("", reflect.ValueOf(message), held[kind])
+	}
+	for kind, fields := range held {
+		for _, field := range leaves("", kind) {
+			if !fields[field] {
+				t.Errorf("%s%s is not frozen: write a file beside the old ones that holds it", kind.Name(), field)
+			}
+		}
 	}
 }
 
-// unset fails for every field that a frozen message does not hold.
-func unset(t *testing.T, at string, v reflect.Value) {
-	t.Helper()
-	switch v.Kind() {
-	case reflect.Struct:
-		for i := range v.NumField() {
-			unset(t, at+"."+v.Type().Field(i).Name, v.Field(i))
-		}
+// leaves lists the fields of a kind of message that hold something by themselves.
+func leaves(at string, kind reflect.Type) (out []string) {
+	switch kind.Kind() {
 	case reflect.Pointer, reflect.Slice:
-		if v.IsZero() {
-			t.Errorf("%s is not frozen", at)
-		} else if v.Kind() == reflect.Pointer {
-			unset(t, at, v.Elem())
-		} else {
-			unset(t, at, v.Index(0))
+		return leaves(at, kind.Elem())
+	case reflect.Struct:
+		for i := range kind.NumField() {
+			out = append(out, leaves(at+"."+kind.Field(i).Name, kind.Field(i).Type)...)
+		}
+		return out
+	}
+	return []string{at}
+}
+
+// hold notes the leaves that a message sets.
+func hold(at string, v reflect.Value, to map[string]bool) {
+	switch {
+	case v.IsZero():
+	case v.Kind() == reflect.Struct:
+		for i := range v.NumField() {
+			hold(at+"."+v.Type().Field(i).Name, v.Field(i), to)
+		}
+	case v.Kind() == reflect.Pointer:
+		hold(at, v.Elem(), to)
+	case v.Kind() == reflect.Slice:
+		for i := range v.Len() {
+			hold(at, v.Index(i), to)
 		}
 	default:
-		if v.IsZero() {
-			t.Errorf("%s is not frozen", at)
-		}
+		to[at] = true
 	}
 }
 
@@ -137,6 +187,7 @@ func TestDecodeSectionRefuses(t *testing.T) {
 		{"route.path", "a route begins with a slash", func(p *app.Placement) { p.Route.Path = "hello" }},
 		{"env", "the agent's variables are its own", func(p *app.Placement) { p.Env["SKERRY_SITE"] = "x" }},
 		{"env", "a zero byte ends a value", func(p *app.Placement) { p.Env["A"] = "x\x00" }},
+		{"secretRefs[0]: name", "a Secret is named in its own namespace", func(p *app.Placement) { p.Secrets = []app.SecretRef{{Name: "../other/db"}} }},
 		{"digest", "a placement is known by its digest", func(p *app.Placement) { p.Digest = "" }},
 	}
 	for _, tt := range tests {
@@ -189,7 +240,8 @@ func TestSeal(t *testing.T) {
 		"version": func(p *app.Placement) { p.Version = "x" }, "bundle": func(p *app.Placement) { p.Bundle.Size++ },
 		"route": func(p *app.Placement) { p.Route = nil }, "path": func(p *app.Placement) { p.Route.Path = "/x" },
 		"env": func(p *app.Placement) { p.Env["B"] = "c" }, "root": func(p *app.Placement) { p.AllowRoot = false },
-		"data": func(p *app.Placement) { p.RemoveData = false },
+		"secrets": func(p *app.Placement) { p.Secrets = []app.SecretRef{{Name: "db"}} },
+		"data":    func(p *app.Placement) { p.RemoveData = false },
 	} {
 		p := placement("a")
 		change(&p)
@@ -200,7 +252,7 @@ func TestSeal(t *testing.T) {
 }
 
 func FuzzDecodeSection(f *testing.F) {
-	for _, s := range []app.Section{{}, {Apps: []app.Placement{placement("a"), placement("b")}}} {
+	for _, s := range []app.Section{{}, {Apps: []app.Placement{placement("a"), withSecrets(placement("b"))}}} {
 		data, err := s.Encode()
 		if err != nil {
 			f.Fatal(err)

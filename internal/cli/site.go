@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/skerry-dev/skerry/api/v1alpha1"
+	"github.com/skerry-dev/skerry/internal/cli/hubclient"
 	"github.com/skerry-dev/skerry/internal/enroll"
 	"github.com/skerry-dev/skerry/internal/fleet"
 )
@@ -33,13 +35,14 @@ func newSite(g *globals, more []*cobra.Command) *cobra.Command {
 func newSiteToken(g *globals) *cobra.Command {
 	var pairs []string
 	var ttl time.Duration
+	var install bool
 	c := &cobra.Command{
 		Use:   "token NAME",
 		Short: "Make a join token for one machine",
 		Long: "Make a join token by which one machine may join as site NAME, once, and print it on one line.\n" +
 			"The Site object is made when there is none. A machine that joins an existing site replaces\n" +
 			"the one that was there.",
-		Example: "  skerry site token shop-4 --label kind=shop\n  skerry-site run --join \"$(skerry site token shop-4)\" --data-dir /var/lib/skerry",
+		Example: "  skerry site token shop-4 --label kind=shop\n  skerry site token shop-4 --install     # a line to paste as root on a machine that has nothing yet\n  skerry-site run --join \"$(skerry site token shop-4)\" --data-dir /var/lib/skerry",
 		Args:    exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			labels, err := labelsOf(pairs)
@@ -62,13 +65,31 @@ func newSiteToken(g *globals) *cobra.Command {
 			if err := hub.Post(cmd.Context(), path, enroll.TokenRequest{TTLSeconds: int(ttl.Seconds())}, &answer); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintln(g.streams.Out, answer.Token)
+			line := answer.Token
+			if install {
+				if line, err = installLine(cmd.Context(), hub, answer.Token); err != nil {
+					return err
+				}
+			}
+			_, err = fmt.Fprintln(g.streams.Out, line)
 			return err
 		},
 	}
 	c.Flags().StringArrayVar(&pairs, "label", nil, "label KEY=VALUE of the site; may be given again")
+	c.Flags().BoolVar(&install, "install", false, "print a line for a root shell that fetches the agent from the hub, installs it and joins")
 	c.Flags().DurationVar(&ttl, "ttl", 30*time.Minute, "how long the token may be used")
 	return c
+}
+
+// installLine is what a person pastes into a root shell of a new machine. The certificate of the hub means nothing
+// to that machine yet, so the line carries the digest of the script that it runs.
+func installLine(ctx context.Context, hub *hubclient.Client, token string) (string, error) {
+	script, err := hub.Raw(ctx, hubclient.PathInstaller)
+	if err != nil {
+		return "", fmt.Errorf("the hub's installer: %w", err)
+	}
+	return fmt.Sprintf(`curl -fsSk %s%s -o install.sh && echo "%x  install.sh" | sha256sum -c --quiet && sh install.sh %s`,
+		hub.URL, hubclient.PathInstaller, sha256.Sum256(script), token), nil
 }
 
 // ensureSite makes the Site or adds labels to the one that is there.

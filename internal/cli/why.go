@@ -77,6 +77,9 @@ func (g *globals) why(ctx context.Context, key fleet.AppKey) error {
 	if hint := nextStep(ready.Reason); hint != "" {
 		fmt.Fprintf(out, "What to do: %s\n", hint)
 	}
+	if c := meta.FindStatusCondition(a.Status.Conditions, v1alpha1.ConditionSecretMissing); c != nil && c.Reason != ready.Reason {
+		fmt.Fprintf(out, "Sites go on with earlier copies of their secrets, and nothing new is told: %s\n", c.Message)
+	}
 	hub, err := g.hub(ctx)
 	if err != nil {
 		return err
@@ -96,6 +99,8 @@ func nextStep(reason string) string {
 		return "label a site, or change spec.placement.sites"
 	case v1alpha1.ReasonNotGranted:
 		return "ask the fleet's administrator for a SiteGrant (`kubectl explain sitegrant.spec`)"
+	case v1alpha1.ReasonSecretNotFound:
+		return "make the Secret in the app's namespace, such as with `kubectl create secret generic`"
 	case v1alpha1.ReasonSitesFailing:
 		return "read the last lines below, push a corrected version and change spec.source.bundle"
 	}

@@ -7,6 +7,7 @@ package testenv
 import (
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 )
 
@@ -29,6 +30,18 @@ func Tool(name string) Need {
 // Root is the right to act as the machine's administrator.
 func Root() Need {
 	return Need{Name: "root", Met: func() bool { return os.Geteuid() == 0 }}
+}
+
+// MemoryDir is a directory in memory, on most machines.
+const MemoryDir = "/dev/shm"
+
+// Memory is a tmpfs at MemoryDir that all may write.
+func Memory() Need {
+	return Need{Name: "a tmpfs at " + MemoryDir, Met: func() bool {
+		const tmpfs = 0x01021994 // statfs(2)
+		var s syscall.Statfs_t
+		return syscall.Statfs(MemoryDir, &s) == nil && s.Type == tmpfs
+	}}
 }
 
 // Require skips or fails the test unless every need is met.

@@ -2,6 +2,7 @@ package apitest
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -34,10 +35,7 @@ func release(spec string) string {
 // testRefused wants of each wrong object that the answer holds the field, the value, and what is allowed.
 func (s *server) testRefused(t *testing.T) {
 	long := strings.Repeat("a", 300)
-	tests := []struct {
-		reason, object string
-		says           []string
-	}{
+	tests := []refusal{
 		{"a name with a dot is no token of a subject", app("a.b", ""), []string{`"a.b"`, "at most 52 lower-case letters, digits"}},
 		{"a release's name must fit a label", app(strings.Repeat("a", 53), ""), []string{strings.Repeat("a", 53), "at most 52"}},
 		{"a site's name with a dot", site("shop.1", ""), []string{`"shop.1"`, "at most 63 lower-case letters, digits"}},
@@ -120,7 +118,7 @@ func (s *server) testRefused(t *testing.T) {
 			[]string{"spec.bundle.size", "0", "greater than or equal to 1"}},
 		{"a release of no app", release("runtime: process, bundle: {repository: default/a, digest: '" + digest + "', size: 1}"), []string{"spec.app", "Required value"}},
 	}
-	for _, tt := range tests {
+	for _, tt := range append(tests, refusedSecrets()...) {
 		t.Run(tt.reason, func(t *testing.T) {
 			u := object(t, tt.object)
 			err := s.client.Create(t.Context(), u)
@@ -142,7 +140,7 @@ func (s *server) testRefused(t *testing.T) {
 
 // testAccepted wants what lies just inside each bound to be taken.
 func (s *server) testAccepted(t *testing.T) {
-	for reason, text := range map[string]string{
+	objects := map[string]string{
 		"the longest name":     app(strings.Repeat("a", 52), ""),
 		"one letter":           app("a", ""),
 		"a digest":             bundled("hello@" + digest),
@@ -158,7 +156,9 @@ func (s *server) testAccepted(t *testing.T) {
 		"the longest site":     site(strings.Repeat("a", 63), ""),
 		"a bare site":          "kind: Site\nmetadata: {name: bare}",
 		"a release":            release("app: a, runtime: process, bundle: {repository: default/a, digest: '" + digest + "', size: 1}"),
-	} {
+	}
+	maps.Copy(objects, acceptedSecrets())
+	for reason, text := range objects {
 		t.Run(reason, func(t *testing.T) { s.create(t, object(t, text)) })
 	}
 }

@@ -21,11 +21,14 @@ import (
 	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/app/appsite"
 	"github.com/skerry-dev/skerry/internal/app/process"
+	"github.com/skerry-dev/skerry/internal/app/wasm"
 	"github.com/skerry-dev/skerry/internal/enroll"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollsite"
 	"github.com/skerry-dev/skerry/internal/fleet"
 	httpgateway "github.com/skerry-dev/skerry/internal/gateway/http"
 	"github.com/skerry-dev/skerry/internal/natsbus"
+	"github.com/skerry-dev/skerry/internal/secret"
+	"github.com/skerry-dev/skerry/internal/secret/secretsite"
 	"github.com/skerry-dev/skerry/internal/site"
 	"github.com/skerry-dev/skerry/internal/sitecli"
 	"github.com/skerry-dev/skerry/internal/store"
@@ -33,15 +36,27 @@ import (
 	"github.com/skerry-dev/skerry/internal/wire"
 )
 
-// features are the site's halves, in the order of their start. A new capability is one line here.
-func features(processBucket *store.Bucket) []site.Maker {
+// features are the site's halves, in the order of their start: secrets are there before the apps that come
+// back with them. A new capability is one line here.
+func features(identity *enrollsite.Identity, processBucket *store.Bucket) []site.Maker {
+	var secrets *secretsite.Module
 	return []site.Maker{
+		{Name: secret.SectionName, New: func(h *site.Host) (site.Module, error) {
+			secrets = secretsite.New(h, identity.Member(), identity.SealKey())
+			return secrets, nil
+		}},
 		{Name: app.SectionName, New: func(h *site.Host) (site.Module, error) {
 			programs, err := process.New(process.Options{Log: h.Log.With("runtime", app.RuntimeProcess), StateDir: h.Dir, Bucket: processBucket})
 			if err != nil {
 				return nil, err
 			}
-			return appsite.New(h, programs), nil
+			modules, err := wasm.New(wasm.Options{
+				Log: h.Log.With("runtime", app.RuntimeWasm), Metrics: h.Metrics, CacheDir: filepath.Join(h.Dir, "compiled"),
+			})
+			if err != nil {
+				return nil, err
+			}
+			return appsite.NewWith(h, appsite.Options{Secrets: secrets}, programs, modules), nil
 		}},
 	}
 }
@@ -80,6 +95,29 @@ func Run(ctx context.Context, version string, logTo io.Writer, o sitecli.RunOpti
 		servingTLS = identity.ServingTLS()
 	}
 	return run(ctx, version, log, o, db, identity, servingTLS)
+}
+
+// Join makes this machine a member of its site, unless it is one already, and starts nothing.
+func Join(ctx context.Context, version string, logTo io.Writer, o sitecli.RunOptions) error {
+	log, err := newLog(logTo, o)
+	if err != nil {
+		return err
+	}
+	if err := dirs.Make(o.DataDir); err != nil {
+		return err
+	}
+	db, _, err := store.OpenMended(filepath.Join(o.DataDir, "store.db"))
+	if errors.Is(err, store.ErrLocked) {
+		return fmt.Errorf("the agent of %s runs: stop it first: %w", o.DataDir, err)
+	}
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	_, err = identify(ctx, log, o, enrollsite.Options{
+		Dir: o.DataDir, Hardware: site.ReadHardware(), Version: version, Log: log.With("component", "identity"),
+	})
+	return err
 }
 
 func newLog(w io.Writer, o sitecli.RunOptions) (*slog.Logger, error) {
@@ -159,7 +197,7 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 		Site: identity.Site(), Member: identity.Member(), Dir: o.DataDir, Store: db, Bus: bus,
 		Fetcher: site.NewHTTPFetcher(hubClient(identity), identity.HubURLs),
 		Gateway: func(h *site.Host) (site.Gateway, error) { return gateway(h, o, servingTLS) },
-		Modules: features(processes),
+		Modules: features(identity, processes),
 		Version: version, Log: log, Metrics: metrics, Forget: identity.Forget,
 	})
 	if err != nil {

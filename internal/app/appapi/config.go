@@ -235,6 +235,7 @@ func (r *Renderer) Render(facts fleet.Facts) (app.Placement, error) {
 	if p.Config, err = r.config(v, facts, &b); err != nil {
 		return p, err
 	}
+	p.Secrets = SecretRefs(spec.SecretRefs)
 	return p, p.Seal()
 }
 
@@ -267,6 +268,11 @@ func (r *Renderer) env(v *variant, facts fleet.Facts, b *budget) (map[string]str
 	}
 	for name, value := range r.release.Spec.Env {
 		texts[name] = string(value)
+	}
+	for _, ref := range r.release.Spec.SecretRefs { // a secret wins over the bundle; with the app it is refused
+		for _, e := range ref.Env {
+			delete(texts, e.Name)
+		}
 	}
 	var out map[string]string
 	for _, name := range slices.Sorted(maps.Keys(texts)) {

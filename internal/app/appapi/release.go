@@ -52,12 +52,13 @@ func Freeze(a *v1alpha1.App, bundle Resolved, configMaps ConfigMaps) (*v1alpha1.
 		Bundle: v1alpha1.ReleaseBundle{
 			Repository: bundle.Bundle.Repository, Version: bundle.Version, Digest: string(bundle.Bundle.Digest), Size: bundle.Bundle.Size,
 		},
-		Runtime:  bundle.Config.Runtime,
-		Env:      a.Spec.Env,
-		Route:    a.Spec.Route,
-		Process:  a.Spec.Process,
-		OnDelete: a.Spec.OnDelete,
-		Config:   config,
+		Runtime:    bundle.Config.Runtime,
+		Env:        a.Spec.Env,
+		SecretRefs: a.Spec.SecretRefs,
+		Route:      a.Spec.Route,
+		Process:    a.Spec.Process,
+		OnDelete:   a.Spec.OnDelete,
+		Config:     config,
 	}
 	data, err := json.Marshal(spec)
 	if err != nil {

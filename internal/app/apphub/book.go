@@ -20,6 +20,8 @@ import (
 // nothing that the desired state does not.
 type book struct {
 	desired *hub.Desired
+	// changed is called with a site after what it is told changed.
+	changed func(fleet.SiteName)
 
 	mu    sync.RWMutex
 	sites map[fleet.SiteName]*page
@@ -49,9 +51,9 @@ type page struct {
 	full map[fleet.AppKey]bool
 }
 
-func newBook(d *hub.Desired) *book {
+func newBook(d *hub.Desired, changed func(fleet.SiteName)) *book {
 	return &book{
-		desired: d, sites: map[fleet.SiteName]*page{}, where: map[fleet.AppKey]map[fleet.SiteName]bool{},
+		desired: d, changed: changed, sites: map[fleet.SiteName]*page{}, where: map[fleet.AppKey]map[fleet.SiteName]bool{},
 		lost: map[fleet.SiteName]bool{}, pending: map[fleet.AppKey]bool{}, freed: func(fleet.AppKey) {},
 	}
 }
@@ -99,8 +101,9 @@ func (b *book) writeLost(ctx context.Context, site fleet.SiteName) error {
 		}
 	}
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	delete(b.lost, site)
+	b.mu.Unlock()
+	b.changed(site)
 	return nil
 }
 
@@ -224,6 +227,9 @@ func (b *book) tell(ctx context.Context, facts fleet.Facts, key fleet.AppKey, pl
 	p.size = len(body)
 	if old.Route != nil && (placement == nil || placement.Route == nil || *placement.Route != *old.Route) {
 		b.free(p, *old.Route)
+	}
+	if placement == nil || old.Digest != placement.Digest {
+		b.changed(facts.Name)
 	}
 	return nil
 }

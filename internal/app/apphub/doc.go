@@ -46,13 +46,16 @@ type Feature struct {
 	bundles    Bundles
 	schemas    *schemas
 	configMaps *configMaps
+	secrets    Secrets
 	host       *hub.Host
 	book       *book
+	// told are called with each site after what it is told changed.
+	told []func(fleet.SiteName)
 }
 
 // New returns the feature; bundles is the hub's registry.
 func New(bundles Bundles) *Feature {
-	return &Feature{bundles: bundles, schemas: &schemas{kept: map[fleet.Digest]compiled{}}}
+	return &Feature{bundles: bundles, schemas: &schemas{kept: map[fleet.Digest]compiled{}}, secrets: noSecrets{}}
 }
 
 // Name implements hub.Feature.
@@ -65,7 +68,7 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 	if err := h.Manager.GetAPIReader().List(ctx, &sites); err != nil {
 		return fmt.Errorf("list sites: %w", err)
 	}
-	f.book = newBook(h.Desired)
+	f.book = newBook(h.Desired, f.tellTold)
 	if err := f.loadBook(ctx, sites.Items); err != nil {
 		return err
 	}
@@ -85,8 +88,11 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 	})
 	byRepository := hub.NewNotifier()
 	f.bundles.OnPush(func(repository string) { byRepository.Notify(repositoryKey(repository)) })
+	bySecret := hub.NewNotifier()
+	f.secrets.OnChange(func(namespace, name string) { bySecret.Notify(types.NamespacedName{Namespace: namespace, Name: name}) })
 	f.registerViews(h)
 	hub.Validate(h, "grants", "apps", f.checkGrants)
+	hub.Validate(h, "secrets", "apps", f.checkSecrets)
 	hub.Validate(h, "values", "apps", f.checkConfig)
 	if err := h.Manager.GetFieldIndexer().IndexField(ctx, &v1alpha1.App{}, indexConfigMap, configMapNames); err != nil {
 		return fmt.Errorf("index apps by ConfigMap: %w", err)
@@ -96,7 +102,7 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 		return fmt.Errorf("metrics of apps: %w", err)
 	}
 	r := &reconciler{
-		host: h, bundles: f.bundles, book: f.book, schemas: f.schemas, configMaps: f.configMaps,
+		host: h, bundles: f.bundles, secrets: f.secrets, book: f.book, schemas: f.schemas, configMaps: f.configMaps,
 		written: map[fleet.AppKey]writeMark{}, rendered: map[fleet.AppKey]*rendered{},
 	}
 	err := ctrl.NewControllerManagedBy(h.Manager).Named("app").
@@ -106,6 +112,7 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 		WatchesMetadata(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(r.appsOfConfigMap)).
 		WatchesRawSource(changes.Source()).
 		WatchesRawSource(byRepository.MappedSource(r.appsOfRepository)).
+		WatchesRawSource(bySecret.MappedSource(r.appsOfSecret)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 2}).
 		Complete(r)
 	if err != nil {

@@ -26,11 +26,12 @@ import (
 
 // reconciler brings one App to its sites, in the steps of Reconcile.
 //
-// It reads Apps, Sites, SiteGrants, ConfigMaps that Apps name, the registry and what sites report. It writes Releases, the sites'
-// section of apps, and App.status.
+// It reads Apps, Sites, SiteGrants, ConfigMaps that Apps name, whether Secrets are there, the registry and what
+// sites report. It writes Releases, the sites' section of apps, and App.status.
 type reconciler struct {
 	host    *hub.Host
 	bundles Bundles
+	secrets Secrets
 	book    *book
 
 	schemas    *schemas
@@ -54,6 +55,8 @@ type pass struct {
 	refused int
 	targets map[fleet.SiteName]app.Placement
 	states  []app.SiteState
+	// missing says which Secret or key the app has to wait for; empty when all are there.
+	missing string
 }
 
 // problem stops a pass with something a person can act on.
@@ -100,7 +103,7 @@ func (r *reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 }
 
 func (r *reconciler) run(ctx context.Context, p *pass) error {
-	for _, step := range []func(context.Context, *pass) error{r.resolve, r.place, r.leave, r.freeze, r.render, r.keep, r.tell, r.prune} {
+	for _, step := range []func(context.Context, *pass) error{r.needs, r.resolve, r.place, r.leave, r.freeze, r.render, r.keep, r.tell, r.prune, r.lacks} {
 		if err := step(ctx, p); err != nil {
 			return err
 		}
@@ -188,7 +191,7 @@ func (r *reconciler) tell(ctx context.Context, p *pass) error {
 	}
 	next := map[fleet.SiteName]bool{}
 	for _, name := range app.NextSites(p.states, limit) {
-		next[name] = true
+		next[name] = p.missing == ""
 	}
 	var full *problem // a site that is full keeps nobody else from being told
 	for i := range p.states {

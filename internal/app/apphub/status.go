@@ -150,6 +150,7 @@ func setConditions(p *pass, stop *problem) {
 	meta.SetStatusCondition(conditions, ready)
 	present(conditions, v1alpha1.ConditionReconciling, reconciling, ready)
 	present(conditions, v1alpha1.ConditionStalled, stalled, ready)
+	setSecretMissing(conditions, p)
 }
 
 // present keeps a condition only while it has a reason.

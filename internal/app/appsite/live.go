@@ -21,12 +21,18 @@ import (
 
 // live is one running instance of a release. A goroutine follows its status until retire.
 type live struct {
-	rel      release
+	rel release
+	// id names the instance, as Spec.ID.
+	id string
+	// secrets are what the instance was given last; the worker's goroutine alone uses them.
+	secrets  app.SecretValues
 	instance Instance
 	scratch  string
 	// config is the directory of the app's configuration, empty when it has none.
 	config string
 	out    [2]*lineWriter
+	// signals are to be sent once the instance runs, under the worker's lock.
+	signals []string
 	// status is the last one seen, under the worker's lock; changed has a value after it changed.
 	status  Status
 	changed chan struct{}
@@ -55,7 +61,7 @@ func (w *worker) launch(ctx context.Context, rel release, dir string) (*live, er
 	_, _ = rand.Read(suffix[:]) // never fails, as its documentation says
 	id := fmt.Sprintf("%s.%s.%s", w.key.Namespace, w.key.Name, hex.EncodeToString(suffix[:]))
 	l := &live{
-		rel: rel, scratch: filepath.Join(w.m.scratchDir(), id),
+		rel: rel, id: id, scratch: filepath.Join(w.m.scratchDir(), id),
 		changed: make(chan struct{}, 1), unfollow: make(chan struct{}), followed: make(chan struct{}),
 	}
 	for n, stream := range []string{"out", "err"} {
@@ -70,14 +76,17 @@ func (w *worker) launch(ctx context.Context, rel release, dir string) (*live, er
 		err = writeConfig(l.config, rel.Placement.Config)
 	}
 	if err == nil {
-		l.instance, err = runtime.Start(ctx, Spec{
+		spec := Spec{
 			App: w.key, Release: rel.Placement.Release, ID: id, Dir: dir, Scratch: l.scratch, DataDirs: data, ConfigDir: l.config,
 			Config: rel.Config, Env: rel.environ(w.m.siteFacts(), w.m.link.path()), AllowRoot: rel.Placement.AllowRoot,
 			Stdout: l.out[0], Stderr: l.out[1],
-		})
+		}
+		if err = w.handOut(l, &spec); err == nil {
+			l.instance, err = runtime.Start(ctx, spec)
+		}
 	}
 	if err != nil {
-		return nil, errors.Join(err, l.remove())
+		return nil, errors.Join(err, l.remove(), w.m.takeBack(l))
 	}
 	l.status = l.instance.Status()
 	go w.follow(l)
@@ -121,7 +130,7 @@ func (w *worker) observe(l *live) {
 	default:
 	}
 	switch {
-	case now.Phase == fleet.PhaseFailed:
+	case now.Phase == fleet.PhaseFailed, now.Phase == fleet.PhaseRunning && len(l.signals) > 0:
 		w.wake()
 	case now.Phase == fleet.PhaseRunning && l == w.current && w.want != nil && l.rel.digest() == w.want.Digest:
 		w.failures = 0
@@ -147,7 +156,7 @@ func (w *worker) retire(l *live) {
 		out.flush()
 	}
 	if err == nil {
-		err = l.remove()
+		err = errors.Join(l.remove(), w.m.takeBack(l))
 	}
 	if err != nil {
 		w.m.log.Error("instance did not end in order", "app", w.key.String(), "error", err)

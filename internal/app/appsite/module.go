@@ -15,13 +15,18 @@ import (
 	"time"
 
 	"github.com/skerry-dev/skerry/internal/app"
+	"github.com/skerry-dev/skerry/internal/app/secretdir"
 	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/site"
 	"github.com/skerry-dev/skerry/internal/store"
 )
 
-// Options are the module's bounds of time. Zero means the default.
+// Options are the module's bounds of time, zero for the default, and where it finds what it does not own.
 type Options struct {
+	// Secrets are the site's; nil when it has none.
+	Secrets Secrets
+	// MemoryPlaces are where a directory in memory is looked for; nil means secretdir.Places.
+	MemoryPlaces []string
 	// ReadyWithin is how long a new release may take to become ready, 60 s.
 	ReadyWithin time.Duration
 	// DrainWithin bounds the wait for requests in flight to an old instance, 30 s; HeldDrainWithin the same
@@ -33,6 +38,9 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
+	if o.MemoryPlaces == nil {
+		o.MemoryPlaces = secretdir.Places()
+	}
 	o.ReadyWithin = cmp.Or(o.ReadyWithin, time.Minute)
 	o.DrainWithin = cmp.Or(o.DrainWithin, 30*time.Second)
 	o.HeldDrainWithin = cmp.Or(o.HeldDrainWithin, 5*time.Second)
@@ -52,6 +60,9 @@ type Module struct {
 	link     *linkFile
 	bucket   *store.Bucket
 	log      *slog.Logger
+	// memory is where files of secrets lie; nil when there is no place, as noMemory says.
+	memory   *secretdir.Root
+	noMemory error
 
 	// ctx ends when the module is to stop; hard ends when it may not wait any longer.
 	ctx, hard          context.Context
@@ -112,6 +123,7 @@ func (m *Module) Start(ctx context.Context) error {
 	if err := errors.Join(os.RemoveAll(m.scratchDir()), os.RemoveAll(m.configDir())); err != nil {
 		return fmt.Errorf("apps: remove scratch and configuration of an earlier life: %w", err)
 	}
+	m.openMemory()
 	if err := m.link.set(fleet.LinkUnknown); err != nil {
 		return fmt.Errorf("apps: %w", err)
 	}
@@ -157,7 +169,7 @@ func (m *Module) Stop(ctx context.Context) error {
 	defer stop()
 	m.workers.Wait()
 	m.cancelHard()
-	return nil
+	return m.closeMemory()
 }
 
 // Wipe implements site.Wiper: every app leaves with its data, whatever was declared of it.

@@ -23,6 +23,9 @@ func (w *worker) rollOut(ctx context.Context, want app.Placement) error {
 	if err != nil {
 		return err
 	}
+	if _, err := w.secretsOf(rel); err != nil { // before anything is stopped
+		return err
+	}
 	w.at(fleet.PhaseStarting)
 	old := w.live()
 	if old != nil && (rel.exclusive() || old.rel.exclusive()) {
@@ -193,6 +196,7 @@ func (w *worker) promote(l *live) error {
 	if err := w.remember(func(r *appRecord) { r.Good, r.Next = &l.rel, nil }); err != nil {
 		return err
 	}
+	w.rotated()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.current, w.candidate = l, nil

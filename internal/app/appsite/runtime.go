@@ -14,7 +14,10 @@ package appsite
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/skerry-dev/skerry/internal/app"
@@ -46,11 +49,13 @@ type Spec struct {
 	// the user that it runs the instance as.
 	DataDirs map[string]string
 	Config   app.BundleConfig
-	// Env is the whole declared environment, without PORT and what the runtime itself adds.
+	// Env is the whole declared environment, without PORT and what the runtime itself adds. It holds the values
+	// of secrets: it must not be stored, logged, or part of an error.
 	Env map[string]string
 	// ConfigDir holds the files of the app's configuration and SecretDir those of its secrets, the latter
 	// in memory only. Both are the caller's, which may replace single files in them while the instance
-	// runs; the runtime lets the instance read them. Empty when the app has none.
+	// runs; the runtime lets the instance read them, and names the latter to it in SKERRY_SECRETS_DIR. Empty
+	// when the app has none.
 	ConfigDir string
 	SecretDir string
 	// AllowRoot permits running as the agent's own user when that is root.
@@ -59,6 +64,12 @@ type Spec struct {
 	Stdout io.Writer
 	Stderr io.Writer
 }
+
+// Format shows which instance a spec is of, whatever the verb: its environment holds secrets.
+func (s Spec) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "instance %s of app %s", s.ID, s.App) }
+
+// LogValue shows which instance a spec is of.
+func (s Spec) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(s)) }
 
 // Instance is one running instance. The runtime restarts it as its kind requires until Stop. All methods
 // are safe for concurrent use.
@@ -80,8 +91,10 @@ type Status struct {
 	// Since is when Phase began, by the monotonic clock of this process.
 	Since    time.Time
 	Restarts int
-	// Target is the URL at which a ready instance answers, as in site.Route.
-	Target string
+	// Target is the URL at which a ready instance answers, and Handler what answers inside this process,
+	// as in site.Route.
+	Target  string
+	Handler http.Handler
 	// Conditions are standing remarks, by reason.
 	Conditions map[string]string
 }

@@ -69,7 +69,8 @@ func (w *worker) routing() *site.Route {
 	case w.held:
 		route.State = site.RouteHeld
 	case w.current != nil && w.current.status.Phase == fleet.PhaseRunning:
-		route.State, route.Target = site.RouteReady, w.current.status.Target
+		route.State = site.RouteReady
+		route.Target, route.Handler = w.current.status.Target, w.current.status.Handler
 	case w.current != nil && w.current.status.Phase == fleet.PhaseFailed, w.current == nil && w.failures > 0:
 		route.State = site.RouteDown
 	}
@@ -88,11 +89,17 @@ func (w *worker) reportLocked() app.AppReport {
 		App: w.key, Phase: w.shown.phase, Message: w.shown.message, Since: w.since.Unix(), Restarts: w.restarts,
 		Desired: release{Placement: w.record.Desired}.ref(),
 	}
+	r.Conditions = maps.Clone(w.remarks)
 	if w.current == nil {
 		return r
 	}
 	r.Restarts += w.current.status.Restarts
-	r.Conditions = maps.Clone(w.current.status.Conditions)
+	for reason, remark := range w.current.status.Conditions {
+		if r.Conditions == nil {
+			r.Conditions = map[string]string{}
+		}
+		r.Conditions[reason] = remark
+	}
 	if w.current.status.Phase.Healthy() {
 		r.Running = w.current.rel.ref()
 	}

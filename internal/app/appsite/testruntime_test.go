@@ -20,6 +20,18 @@ type scripted struct {
 	scripts map[string]script
 	all     []*actor
 	events  []string
+	// hears makes instances appsite.Signallers.
+	hears bool
+}
+
+// hearing is an actor that can be told by a signal.
+type hearing struct{ *actor }
+
+func (h hearing) Signal(name string) error {
+	h.rt.mu.Lock()
+	defer h.rt.mu.Unlock()
+	h.rt.events = append(h.rt.events, name+" "+h.spec.Release)
+	return nil
 }
 
 // script is how instances of a release behave.
@@ -58,6 +70,9 @@ func (s *scripted) Start(_ context.Context, spec appsite.Spec) (appsite.Instance
 		time.AfterFunc(sc.readyIn, func() { a.become(ready) })
 	case !sc.never:
 		a.status = ready
+	}
+	if s.hears {
+		return hearing{a}, nil
 	}
 	return a, nil
 }

@@ -29,6 +29,12 @@ type worker struct {
 	// cut ends the step under way. news says that want changed since that step began.
 	cut  context.CancelFunc
 	news bool
+	// secretNews says that secrets of the site changed since the step under way began.
+	secretNews bool
+	// remarks are standing ones of the worker's own, by reason.
+	remarks map[string]string
+	// rotations is how often in a row the app did not start with newer secrets.
+	rotations int
 	// record is as stored.
 	record appRecord
 	// current answers callers; candidate is on its way to replace it. Both may be nil.
@@ -112,7 +118,7 @@ func (w *worker) next() (*app.Placement, context.Context, context.CancelFunc) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	ctx, cancel := context.WithCancel(w.m.ctx)
-	w.cut, w.news = cancel, false
+	w.cut, w.news, w.secretNews = cancel, false, false
 	return w.want, ctx, cancel
 }
 
@@ -160,7 +166,8 @@ func (w *worker) pause(d time.Duration) {
 func (w *worker) due() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.news || w.current != nil && w.current.status.Phase == fleet.PhaseFailed
+	return w.news || w.secretNews || w.current != nil &&
+		(w.current.status.Phase == fleet.PhaseFailed || w.current.status.Phase == fleet.PhaseRunning && len(w.current.signals) > 0)
 }
 
 // reconcile takes the steps that are missing, and returns after how long to try again, zero for never.
@@ -178,7 +185,9 @@ func (w *worker) reconcile(ctx context.Context, want app.Placement) time.Duratio
 	}
 	if l := w.live(); l != nil && l.rel.digest() == want.Digest {
 		w.tidy(l.rel)
-		return 0
+		return w.rotate(ctx, l)
+	} else if l != nil && w.failed() {
+		w.rotate(ctx, l) // the last good release goes on, with the newest secrets
 	}
 	if err := w.rollOut(ctx, want); err != nil {
 		return w.failing(ctx, want, err)
@@ -195,6 +204,9 @@ func (w *worker) failing(ctx context.Context, want app.Placement, err error) tim
 	defer w.mu.Unlock()
 	w.failures++
 	w.step = view{fleet.PhaseFailed, err.Error()}
+	if errors.Is(err, app.ErrSecretMissing) {
+		w.step.phase = fleet.PhasePending
+	}
 	if errors.Is(err, errFetch) {
 		w.step.phase = fleet.PhaseFetching
 		w.m.metrics.fetchErrors.WithLabelValues(w.key.String()).Inc()
@@ -207,6 +219,13 @@ func (w *worker) failing(ctx context.Context, want app.Placement, err error) tim
 	}
 	w.m.log.Warn("release does not run", "app", w.key.String(), "release", want.Release, "error", err, "retry", wait)
 	return wait
+}
+
+// failed reports whether the wanted release failed before.
+func (w *worker) failed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.failures > 0
 }
 
 func (w *worker) live() *live {

@@ -79,6 +79,7 @@ func (a *attempt) start() error {
 	}
 	a.i.group.settle()
 	a.record.PID = a.cmd.Process.Pid
+	a.i.setPID(a.record.PID)
 	stat, err := readStat(a.record.PID)
 	if err == nil {
 		a.record.Start = stat.start
@@ -191,6 +192,7 @@ func (a *attempt) finish(reason string) outcome {
 	ctx, cancel := context.WithTimeout(context.Background(), killPatience)
 	defer cancel()
 	err := a.killRest(ctx, pgid)
+	a.i.setPID(0)
 	if err == nil {
 		_ = a.cmd.Wait()
 	}

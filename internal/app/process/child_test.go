@@ -120,6 +120,13 @@ func serve() int {
 		}
 		fmt.Fprint(w, n)
 	})
+	mux.HandleFunc("/read", func(w http.ResponseWriter, r *http.Request) {
+		data, err := os.ReadFile(r.FormValue("path"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusForbidden)
+		}
+		w.Write(data)
+	})
 	mux.HandleFunc("/write", func(w http.ResponseWriter, r *http.Request) {
 		if err := os.WriteFile(r.FormValue("path"), []byte("x"), 0o600); err != nil {
 			http.Error(w, err.Error(), http.StatusForbidden)

@@ -54,6 +54,9 @@ func (p plan) environ(port int) []string {
 	if p.spec.ConfigDir != "" {
 		env["SKERRY_CONFIG_DIR"] = p.spec.ConfigDir
 	}
+	if p.spec.SecretDir != "" {
+		env["SKERRY_SECRETS_DIR"] = p.spec.SecretDir
+	}
 	for name, dir := range p.spec.DataDirs {
 		env["SKERRY_DATA_"+strings.ToUpper(strings.ReplaceAll(name, "-", "_"))] = dir
 	}

@@ -32,7 +32,14 @@ func prepareDirs(stateDir string, p *plan) error {
 		}
 	}
 	// What is given to the app must be its own to the last file: an earlier release may have run as root.
-	for _, dir := range need[1:] {
+	need = need[1:]
+	if dir := p.spec.SecretDir; dir != "" { // lies in memory, outside of the agent's directory
+		if err := checkWay(filepath.Dir(dir), p.uid); err != nil {
+			return err
+		}
+		need = append(need, dir)
+	}
+	for _, dir := range need {
 		if err := giveTree(dir, p.uid); err != nil {
 			return err
 		}
@@ -72,13 +79,8 @@ func openWay(stateDir, dir string, uid int) error {
 	if err != nil || !filepath.IsLocal(rel) {
 		return fmt.Errorf("directory %s lies outside of the agent's %s: %w", dir, stateDir, ErrSpec)
 	}
-	for above := filepath.Dir(stateDir); ; above = filepath.Dir(above) {
-		if err := checkEnterable(above, uid); err != nil {
-			return err
-		}
-		if above == filepath.Dir(above) {
-			break
-		}
+	if err := checkWay(filepath.Dir(stateDir), uid); err != nil {
+		return err
 	}
 	at := stateDir
 	for _, part := range strings.Split(rel, string(filepath.Separator)) {
@@ -97,6 +99,15 @@ func openWay(stateDir, dir string, uid int) error {
 		at = filepath.Join(at, part)
 	}
 	return nil
+}
+
+// checkWay reports whether a user that owns nothing of the machine may enter dir and all above it.
+func checkWay(dir string, uid int) error {
+	for ; ; dir = filepath.Dir(dir) {
+		if err := checkEnterable(dir, uid); err != nil || dir == filepath.Dir(dir) {
+			return err
+		}
+	}
 }
 
 // checkEnterable reports whether a user that owns nothing of the machine may enter dir.

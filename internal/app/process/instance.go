@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/skerry-dev/skerry/internal/app/appsite"
 	"github.com/skerry-dev/skerry/internal/fleet"
 )
@@ -19,6 +21,8 @@ type instance struct {
 
 	mu     sync.Mutex
 	status appsite.Status
+	// pid is that of the program while it runs and is not reaped, else zero.
+	pid int
 
 	changes chan struct{}
 	// stop asks for a graceful end, kill for one at once; done closes after the end, and err is set before.
@@ -60,6 +64,29 @@ func (i *instance) Stop(ctx context.Context) error {
 	i.killOnce.Do(func() { close(i.kill) })
 	<-i.done
 	return i.err
+}
+
+// Signal implements appsite.Signaller. A program that does not run now reads what is new when it starts.
+func (i *instance) Signal(name string) error {
+	signal := unix.SignalNum(name)
+	if signal == 0 {
+		return fmt.Errorf("signal %q: there is no such signal: %w", name, ErrSpec)
+	}
+	i.mu.Lock() // what has ended is not reaped meanwhile, so its id stays its own
+	defer i.mu.Unlock()
+	if i.pid == 0 {
+		return nil
+	}
+	if err := unix.Kill(i.pid, signal); err != nil {
+		return fmt.Errorf("send %s to the program: %w", name, err)
+	}
+	return nil
+}
+
+func (i *instance) setPID(pid int) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.pid = pid
 }
 
 func (i *instance) set(phase fleet.Phase, message, target string) {

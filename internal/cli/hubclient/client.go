@@ -39,6 +39,9 @@ const (
 	trailerError    = "Skerry-Error"
 )
 
+// PathInstaller is where the hub serves the script by which a machine with nothing on it becomes a site.
+const PathInstaller = "/install.sh"
+
 // maxAnswer bounds an answer that is read whole.
 const maxAnswer = 64 << 20
 
@@ -95,6 +98,20 @@ func (c *Client) Transport() http.RoundTripper { return c.http.Transport }
 // Get decodes the hub's answer on path into v.
 func (c *Client) Get(ctx context.Context, path string, query url.Values, v any) error {
 	return c.do(ctx, http.MethodGet, path, query, nil, v)
+}
+
+// Raw returns the hub's answer on path as it is.
+func (c *Client) Raw(ctx context.Context, path string) ([]byte, error) {
+	res, err := c.send(ctx, http.MethodGet, path, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("read the hub's answer: %w", err)
+	}
+	return data, nil
 }
 
 // Post sends body and decodes the hub's answer into v.

@@ -1,4 +1,6 @@
-package main
+// Package docs writes the pages that are generated from the program itself: one a command, and one a kind. It
+// is a hidden command of skerry, which `make generate` runs; only cmd imports it.
+package docs
 
 import (
 	"errors"
@@ -16,8 +18,8 @@ import (
 	"github.com/skerry-dev/skerry/config"
 )
 
-// newGenerateDocs writes the pages that are generated: the command line's and the kinds' fields.
-func newGenerateDocs(root func() *cobra.Command) *cobra.Command {
+// Command writes the pages of the command tree that root makes, and of the kinds.
+func Command(root func() *cobra.Command) *cobra.Command {
 	return &cobra.Command{
 		Use:    "generate-docs DIR",
 		Short:  "Write docs/cli and docs/reference",
