@@ -16,8 +16,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// etcdQuotaBytes is where etcd stops taking writes. Skerry keeps little here (see the design); a store of
-// this size means that something else writes.
+// etcdQuotaBytes is where etcd stops taking writes; see upkeep for what happens then. Skerry keeps little here
+// (see the design); a store of this size means that something else writes.
 const etcdQuotaBytes = 4 << 30
 
 // slowRequest is how long etcd may take over a request before it says so.
@@ -45,7 +45,7 @@ type etcdServer struct {
 
 // startEtcd starts etcd on a loopback port of its own choice. Other programs of this machine reach the
 // port, so it asks for a client certificate of an authority that signs nothing else.
-func startEtcd(ctx context.Context, dir string, certs pki, log *slog.Logger) (*etcdServer, error) {
+func startEtcd(ctx context.Context, dir string, certs pki, quota int64, log *slog.Logger) (*etcdServer, error) {
 	ca, err := certs.authority("etcd-ca")
 	if err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func startEtcd(ctx context.Context, dir string, certs pki, log *slog.Logger) (*e
 	cfg.ListenClientUrls = []url.URL{*endpoint}
 	cfg.AdvertiseClientUrls = []url.URL{*endpoint}
 	cfg.ClientTLSInfo = transport.TLSInfo{CertFile: server.cert, KeyFile: server.key, TrustedCAFile: ca.certFile, ClientCertAuth: true, SkipClientSANVerify: true}
-	cfg.QuotaBackendBytes = etcdQuotaBytes
+	cfg.QuotaBackendBytes = quota
 	cfg.EnableGRPCGateway = false
 	cfg.WarningUnaryRequestDuration = slowRequest
 	core := newZapCore(log)

@@ -51,7 +51,7 @@ func Snapshot(ctx context.Context, dir string, w io.Writer, log *slog.Logger) er
 // SnapshotStopped is Snapshot for a directory that no Server has, as the caller knows. It starts etcd on it
 // meanwhile: what was acknowledged last may stand in the log alone.
 func SnapshotStopped(ctx context.Context, dir string, w io.Writer, log *slog.Logger) error {
-	etcd, err := startEtcd(ctx, dir, pki{dir: KeysDir(dir), now: time.Now}, log)
+	etcd, err := startEtcd(ctx, dir, pki{dir: KeysDir(dir), now: time.Now}, etcdQuotaBytes, log)
 	if err != nil {
 		return err
 	}

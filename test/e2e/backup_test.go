@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -24,13 +25,15 @@ const grantAll = "apiVersion: skerry.dev/v1alpha1\nkind: SiteGrant\nmetadata: {n
 func TestBackup(t *testing.T) {
 	fleettest.Require(t)
 	addr := freePort(t)
-	h := fleettest.StartHub(t, programs, fleettest.NewDir(t), "--addr", addr, "--kube-addr", "127.0.0.1:0")
+	scheduled := filepath.Join(t.TempDir(), "backups")
+	h := fleettest.StartHub(t, programs, fleettest.NewDir(t), "--addr", addr, "--kube-addr", "127.0.0.1:0", "--backup-dir", scheduled)
 	siteDir := h.Join(t, "box-1")
 	h.Skerry(t, "label", "site", "box-1", "kind=shop")
 	before, err := fleettest.StatusIn(siteDir)
 	if err != nil {
 		t.Fatal(err)
 	}
+	inTime(t, h, scheduled)
 	till := newTill(t, before.Gateway)
 	till.release(h, "1.0.0")
 	asked := till.askOn()
@@ -68,6 +71,24 @@ func TestBackup(t *testing.T) {
 	sameSite(t, h, siteDir, before.Member)
 	asked()
 }
+
+// inTime waits for a hub's first backup by schedule, which comes at once, and for what its metrics say of it.
+func inTime(t *testing.T, h *fleettest.Hub, dir string) {
+	t.Helper()
+	admin, err := os.ReadFile(filepath.Join(h.Dir, "admin.addr"))
+	must(t, err)
+	fleettest.Eventually(t, time.Minute, "a backup by schedule", func() string {
+		files, err := filepath.Glob(filepath.Join(dir, "hub-*Z.tar.gz"))
+		_, metrics, asked := fleettest.Get("http://" + string(admin) + "/metrics")
+		if err != nil || len(files) != 1 || !lastSuccess.MatchString(metrics) {
+			return fmt.Sprint(files, err, asked)
+		}
+		return ""
+	})
+}
+
+// lastSuccess is the metric with a time, not zero.
+var lastSuccess = regexp.MustCompile(`(?m)^skerry_hub_backup_last_success_timestamp_seconds [1-9]`)
 
 // restored makes a hub of a backup in another directory and runs it.
 func restored(t *testing.T, file, addr string) *fleettest.Hub {
