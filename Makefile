@@ -31,8 +31,8 @@ test: ## All tests
 		cd $(CURDIR) && rm -rf $$alone && [ $$code = 0 ] || exit 1; \
 	done
 	# These run programs that the cache of test results does not know of.
-	$(GO) test -count=1 $(NORACE)
-	$(GO) test -race $(RACE)
+	$(GO) test -count=1 -timeout=30m $(NORACE)
+	$(GO) test -race -timeout=30m $(RACE)
 
 lint: ## gofmt, vet, staticcheck
 	@out=$$(git ls-files '*.go' | xargs gofmt -l); test -z "$$out" || { echo "not gofmt'ed:"; echo "$$out"; exit 1; }
