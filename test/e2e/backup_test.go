@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,7 +19,12 @@ import (
 	"github.com/skerry-dev/skerry/test/fleettest"
 )
 
-const grantAll = "apiVersion: skerry.dev/v1alpha1\nkind: SiteGrant\nmetadata: {name: all}\nspec: {namespaces: [default], sites: {}, runtimes: [process]}\n"
+const (
+	tillGrant  = "apiVersion: skerry.dev/v1alpha1\nkind: SiteGrant\nmetadata: {name: all}\nspec: {namespaces: [default], sites: {}, runtimes: [process]}\n"
+	tillSecret = "apiVersion: v1\nkind: Secret\nmetadata: {name: till}\nstringData: {pin: \"1234\"}\n"
+	// tillRef is appended to the spec of the App.
+	tillRef = "  secretRefs:\n    - name: till\n      env:\n        - {name: PIN, key: pin}\n"
+)
 
 // TestBackup loses a hub twice, the second time with what was applied after the backup, and has it back from a
 // file: the same site, which never stops answering, and which takes what the restored hub says.
@@ -130,15 +136,20 @@ func newTill(t *testing.T, gateway string) *till {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("app init: %v\n%s", err, out)
 	}
-	return &till{t: t, dir: filepath.Join(dir, "till"), url: gateway + "/till"}
+	a := &till{t: t, dir: filepath.Join(dir, "till"), url: gateway + "/till"}
+	f, err := os.OpenFile(filepath.Join(a.dir, "app.yaml"), os.O_APPEND|os.O_WRONLY, 0)
+	must(t, err)
+	_, err = f.WriteString(tillRef)
+	must(t, errors.Join(err, f.Close()))
+	return a
 }
 
 // release pushes a version, applies it and waits until it serves.
 func (a *till) release(h *fleettest.Hub, version string) {
 	a.t.Helper()
-	grant := filepath.Join(a.dir, "..", "grant.yaml")
-	must(a.t, os.WriteFile(grant, []byte(grantAll), 0o600))
-	h.Skerry(a.t, "apply", "-f", grant)
+	needs := filepath.Join(a.dir, "..", "needs.yaml")
+	must(a.t, os.WriteFile(needs, []byte(tillGrant+"---\n"+tillSecret), 0o600))
+	h.Skerry(a.t, "apply", "-f", needs)
 	manifest := filepath.Join(a.dir, "app.yaml")
 	text, err := os.ReadFile(manifest)
 	must(a.t, err)
