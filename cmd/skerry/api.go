@@ -69,7 +69,7 @@ func openAPI(ctx context.Context, o hubOptions, ports *dirs.Ports, metrics prome
 	if err != nil {
 		return nil, err
 	}
-	options := kube.Options{Dir: filepath.Join(o.dataDir, "kubernetes"), Listener: l, Identity: o.identity, Log: o.log}
+	options := kube.Options{Dir: filepath.Join(o.dataDir, dirs.Kubernetes), Listener: l, Identity: o.identity, Log: o.log}
 	for _, name := range o.names {
 		if ip := net.ParseIP(name); ip != nil {
 			options.IPs = append(options.IPs, ip)

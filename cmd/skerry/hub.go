@@ -17,6 +17,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	"github.com/skerry-dev/skerry/cmd/internal/backup"
 	"github.com/skerry-dev/skerry/cmd/internal/dirs"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollhub"
 	"github.com/skerry-dev/skerry/internal/hub"
@@ -46,6 +47,8 @@ type hubOptions struct {
 	natsListen string
 	external   externalNATS
 	adminAddr  string
+	// backups are made when its directory is set.
+	backups backup.Schedule
 	// siteBinaries is the directory of the agents that new machines get.
 	siteBinaries string
 	log          *slog.Logger
@@ -91,11 +94,14 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 	if hubURL == "" {
 		hubURL = "https://" + listener.Addr().String()
 	}
-	authority, err := enrollhub.OpenAuthority(filepath.Join(o.dataDir, "ca"), time.Now)
+	if err := os.WriteFile(filepath.Join(o.dataDir, dirs.URLFile), []byte(hubURL+"\n"), 0o600); err != nil {
+		return fmt.Errorf("remember the hub's URL: %w", err)
+	}
+	authority, err := enrollhub.OpenAuthority(filepath.Join(o.dataDir, dirs.CA), time.Now)
 	if err != nil {
 		return err
 	}
-	gateways, err := enrollhub.OpenGatewayAuthority(filepath.Join(o.dataDir, "ca"), time.Now)
+	gateways, err := enrollhub.OpenGatewayAuthority(filepath.Join(o.dataDir, dirs.CA), time.Now)
 	if err != nil {
 		return err
 	}
@@ -120,7 +126,7 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 		"/metrics": telemetry.Join(metrics, ctrlmetrics.Registry), "/metrics/kubernetes": api.metrics,
 	}
 	features := newFeatures(o.siteBinaries, exported, bus, authority, gateways)
-	registry, err := ociregistry.Open(filepath.Join(o.dataDir, "registry"), ociregistry.Options{
+	registry, err := ociregistry.Open(filepath.Join(o.dataDir, dirs.Registry), ociregistry.Options{
 		Authorizer: features.registry, Log: o.log.With("component", "registry"), Metrics: metrics,
 	})
 	if err != nil {
@@ -134,6 +140,10 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	if err := serveAdmin(ctx, &wg, o, exported, api); err != nil {
+		return err
+	}
+	backUp, err := scheduleBackups(o, metrics)
+	if err != nil {
 		return err
 	}
 	wg.Go(func() {
@@ -152,6 +162,7 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 		Config: api.config, Bus: bus.client, Store: bus.store, Listener: listener, TLS: serving.TLSConfig(),
 		URL: hubURL, CA: authority.PEM(), GatewayCA: gateways.PEM(), Features: features.list(), Log: o.log, Metrics: metrics,
 	}, func() {
+		wg.Go(func() { backUp(ctx) })
 		events.hub(hubURL)
 		started(runningHub{config: api.config, url: hubURL, dataDir: o.dataDir})
 	})
@@ -168,6 +179,20 @@ func quietLibraries(log *slog.Logger) {
 	quiet := telemetry.Quiet(log.With("component", "kubernetes").Handler())
 	klog.SetSlogLogger(slog.New(quiet))
 	ctrl.SetLogger(logr.FromSlogHandler(quiet))
+}
+
+// scheduleBackups returns what backs the hub up until its context ends; it does nothing unless it was asked for.
+func scheduleBackups(o hubOptions, metrics prometheus.Registerer) (func(context.Context), error) {
+	if o.backups.Dir == "" {
+		return func(context.Context) {}, nil
+	}
+	s := o.backups
+	s.Log = o.log.With("component", "backup")
+	s.Save = func(ctx context.Context, file string) error {
+		_, err := backup.Save(ctx, backup.Options{DataDir: o.dataDir, Version: version(), Log: s.Log, Running: true}, file)
+		return err
+	}
+	return s.Run, s.Register(metrics)
 }
 
 func serveAdmin(ctx context.Context, wg *sync.WaitGroup, o hubOptions, metrics map[string]prometheus.Gatherer, api *apiParts) error {
