@@ -27,7 +27,7 @@ func newSite(g *globals, more []*cobra.Command) *cobra.Command {
 		Args:    cobra.ArbitraryArgs,
 		RunE:    GroupRun,
 	}
-	c.AddCommand(newSiteToken(g), newSiteList(g), newSiteRevoke(g))
+	c.AddCommand(newSiteToken(g), newSiteImport(g), newSiteList(g), newSiteRevoke(g))
 	c.AddCommand(more...)
 	return c
 }
@@ -67,9 +67,11 @@ func newSiteToken(g *globals) *cobra.Command {
 			}
 			line := answer.Token
 			if install {
-				if line, err = installLine(cmd.Context(), hub, answer.Token); err != nil {
+				digest, err := installerDigest(cmd.Context(), hub)
+				if err != nil {
 					return err
 				}
+				line = installLine(hub, digest, answer.Token)
 			}
 			_, err = fmt.Fprintln(g.streams.Out, line)
 			return err
@@ -81,15 +83,20 @@ func newSiteToken(g *globals) *cobra.Command {
 	return c
 }
 
-// installLine is what a person pastes into a root shell of a new machine. The certificate of the hub means nothing
-// to that machine yet, so the line carries the digest of the script that it runs.
-func installLine(ctx context.Context, hub *hubclient.Client, token string) (string, error) {
+// installerDigest is the SHA-256, in hexadecimal digits, of the script that the hub hands to new machines.
+func installerDigest(ctx context.Context, hub *hubclient.Client) (string, error) {
 	script, err := hub.Raw(ctx, hubclient.PathInstaller)
 	if err != nil {
 		return "", fmt.Errorf("the hub's installer: %w", err)
 	}
-	return fmt.Sprintf(`curl -fsSk %s%s -o install.sh && echo "%x  install.sh" | sha256sum -c --quiet && sh install.sh %s`,
-		hub.URL, hubclient.PathInstaller, sha256.Sum256(script), token), nil
+	return fmt.Sprintf("%x", sha256.Sum256(script)), nil
+}
+
+// installLine is what a person pastes into a root shell of a new machine. The certificate of the hub means nothing
+// to that machine yet, so the line carries the digest of the script that it runs.
+func installLine(hub *hubclient.Client, digest, token string) string {
+	return fmt.Sprintf(`curl -fsSk %s%s -o install.sh && echo "%s  install.sh" | sha256sum -c --quiet && sh install.sh %s`,
+		hub.URL, hubclient.PathInstaller, digest, token)
 }
 
 // ensureSite makes the Site or adds labels to the one that is there.
