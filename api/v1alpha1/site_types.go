@@ -43,6 +43,14 @@ type SiteSpec struct {
 	// +optional
 	Zone string `json:"zone,omitempty"`
 
+	// Fingerprint, if set, is that of the only machine that may join this site, as `skerry-site fingerprint`
+	// prints it there. It keeps a token from being used at the wrong place; it is not a secret. Members that
+	// joined before it was set stay.
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{32}$`
+	// +kubebuilder:validation:MaxLength=32
+	// +optional
+	Fingerprint string `json:"fingerprint,omitempty"`
+
 	// RevokedMembers are the ids of members that may not connect any more. `skerry site revoke` adds them.
 	// A machine comes back with a new join token and a new id only. An id leaves this list when the member is
 	// forgotten, after which it is refused as unknown.
@@ -101,6 +109,11 @@ type SiteMember struct {
 	// +kubebuilder:validation:MaxLength=64
 	// +optional
 	SealKey []byte `json:"sealKey,omitempty"`
+
+	// Fingerprint of the member's hardware, as it said when it joined; empty when it said none.
+	// +kubebuilder:validation:MaxLength=32
+	// +optional
+	Fingerprint string `json:"fingerprint,omitempty"`
 
 	// EnrolledAt is when the member joined, by the hub's clock.
 	// +optional

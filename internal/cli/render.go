@@ -81,6 +81,7 @@ func (g *globals) objects() (client.Client, error) {
 	if err != nil {
 		return nil, Hint(fmt.Errorf("find the Kubernetes API: %w", err), "set KUBECONFIG as `skerry up` printed it")
 	}
+	config.QPS = -1 // the server's own priority and fairness bound this client
 	scheme := runtime.NewScheme()
 	if err := addToScheme(scheme); err != nil {
 		return nil, fmt.Errorf("make scheme: %w", err)

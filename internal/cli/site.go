@@ -27,7 +27,7 @@ func newSite(g *globals, more []*cobra.Command) *cobra.Command {
 		Args:    cobra.ArbitraryArgs,
 		RunE:    GroupRun,
 	}
-	c.AddCommand(newSiteToken(g), newSiteList(g), newSiteRevoke(g))
+	c.AddCommand(newSiteToken(g), newSiteImport(g), newSiteReplace(g), newSiteList(g), newSiteRevoke(g))
 	c.AddCommand(more...)
 	return c
 }
@@ -56,23 +56,7 @@ func newSiteToken(g *globals) *cobra.Command {
 			if err := g.ensureSite(cmd.Context(), name, labels); err != nil {
 				return err
 			}
-			hub, err := g.hub(cmd.Context())
-			if err != nil {
-				return err
-			}
-			var answer enroll.TokenAnswer
-			path := strings.Replace(enroll.PathToken, "{site}", string(name), 1)
-			if err := hub.Post(cmd.Context(), path, enroll.TokenRequest{TTLSeconds: int(ttl.Seconds())}, &answer); err != nil {
-				return err
-			}
-			line := answer.Token
-			if install {
-				if line, err = installLine(cmd.Context(), hub, answer.Token); err != nil {
-					return err
-				}
-			}
-			_, err = fmt.Fprintln(g.streams.Out, line)
-			return err
+			return g.printToken(cmd.Context(), name, ttl, install)
 		},
 	}
 	c.Flags().StringArrayVar(&pairs, "label", nil, "label KEY=VALUE of the site; may be given again")
@@ -81,15 +65,43 @@ func newSiteToken(g *globals) *cobra.Command {
 	return c
 }
 
-// installLine is what a person pastes into a root shell of a new machine. The certificate of the hub means nothing
-// to that machine yet, so the line carries the digest of the script that it runs.
-func installLine(ctx context.Context, hub *hubclient.Client, token string) (string, error) {
+// printToken makes a token for a site and prints it on one line, or the line that installs and joins.
+func (g *globals) printToken(ctx context.Context, name fleet.SiteName, ttl time.Duration, install bool) error {
+	hub, err := g.hub(ctx)
+	if err != nil {
+		return err
+	}
+	var answer enroll.TokenAnswer
+	path := strings.Replace(enroll.PathToken, "{site}", string(name), 1)
+	if err := hub.Post(ctx, path, enroll.TokenRequest{TTLSeconds: int(ttl.Seconds())}, &answer); err != nil {
+		return err
+	}
+	line := answer.Token
+	if install {
+		digest, err := installerDigest(ctx, hub)
+		if err != nil {
+			return err
+		}
+		line = installLine(hub, digest, answer.Token)
+	}
+	_, err = fmt.Fprintln(g.streams.Out, line)
+	return err
+}
+
+// installerDigest is the SHA-256, in hexadecimal digits, of the script that the hub hands to new machines.
+func installerDigest(ctx context.Context, hub *hubclient.Client) (string, error) {
 	script, err := hub.Raw(ctx, hubclient.PathInstaller)
 	if err != nil {
 		return "", fmt.Errorf("the hub's installer: %w", err)
 	}
-	return fmt.Sprintf(`curl -fsSk %s%s -o install.sh && echo "%x  install.sh" | sha256sum -c --quiet && sh install.sh %s`,
-		hub.URL, hubclient.PathInstaller, sha256.Sum256(script), token), nil
+	return fmt.Sprintf("%x", sha256.Sum256(script)), nil
+}
+
+// installLine is what a person pastes into a root shell of a new machine. The certificate of the hub means nothing
+// to that machine yet, so the line carries the digest of the script that it runs.
+func installLine(hub *hubclient.Client, digest, token string) string {
+	return fmt.Sprintf(`curl -fsSk %s%s -o install.sh && echo "%s  install.sh" | sha256sum -c --quiet && sh install.sh %s`,
+		hub.URL, hubclient.PathInstaller, digest, token)
 }
 
 // ensureSite makes the Site or adds labels to the one that is there.
@@ -123,6 +135,79 @@ func (g *globals) ensureSite(ctx context.Context, name fleet.SiteName, labels ma
 	}
 	if err := c.Patch(ctx, &site, client.MergeFrom(before)); err != nil {
 		return fmt.Errorf("label site %s: %w", name, err)
+	}
+	return nil
+}
+
+func newSiteReplace(g *globals) *cobra.Command {
+	var ttl time.Duration
+	var install bool
+	var fingerprint string
+	c := &cobra.Command{
+		Use:   "replace NAME",
+		Short: "Make a token for new hardware at a site that is there",
+		Long: "Make a token by which a new machine takes the place of the one that site NAME has, and print it on one\n" +
+			"line. The site keeps its name, labels and apps; the old machine goes on until the new one has joined, and\n" +
+			"is then cut off for good. What the old machine kept on its disk does not move.\n\n" +
+			"A site that is bound to a machine's fingerprint must be bound to the new one's: say --fingerprint.",
+		Example: "  skerry site replace shop-4\n  skerry site replace shop-4 --install --ttl 24h\n  skerry site replace shop-4 --fingerprint 0123456789abcdef0123456789abcdef",
+		Args:    exactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name := fleet.SiteName(args[0])
+			if err := name.Validate(); err != nil {
+				return Usage(err)
+			}
+			if fingerprint != "" {
+				if err := fleet.ValidateFingerprint(fingerprint); err != nil {
+					return Usage(fmt.Errorf("--fingerprint: %w", err))
+				}
+			}
+			if err := g.announceReplacement(cmd.Context(), name, fingerprint); err != nil {
+				return err
+			}
+			return g.printToken(cmd.Context(), name, ttl, install)
+		},
+	}
+	c.Flags().BoolVar(&install, "install", false, "print a line for a root shell that fetches the agent from the hub, installs it and joins")
+	c.Flags().DurationVar(&ttl, "ttl", 30*time.Minute, "how long the token may be used")
+	c.Flags().StringVar(&fingerprint, "fingerprint", "", "bind the site to the new machine, as skerry-site fingerprint prints it there")
+	return c
+}
+
+// announceReplacement says which machine goes, and binds the site to the new one when a fingerprint is given. It
+// makes no site: a name with a slip of the pen would become one.
+func (g *globals) announceReplacement(ctx context.Context, name fleet.SiteName, fingerprint string) error {
+	c, err := g.objects()
+	if err != nil {
+		return err
+	}
+	var site v1alpha1.Site
+	err = c.Get(ctx, client.ObjectKey{Name: string(name)}, &site)
+	if apierrors.IsNotFound(err) {
+		return Hint(fmt.Errorf("there is no site %s whose hardware could be replaced", name), "`skerry site list` shows the sites; `skerry site token %s` makes a new one", name)
+	}
+	if err != nil {
+		return fmt.Errorf("read site %s: %w", name, err)
+	}
+	before := site.DeepCopy()
+	if fingerprint != "" && fingerprint != site.Spec.Fingerprint {
+		site.Spec.Fingerprint = fingerprint
+		if err := c.Patch(ctx, &site, client.MergeFrom(before)); err != nil {
+			return fmt.Errorf("bind site %s: %w", name, err)
+		}
+	}
+	old := "no machine: none has joined, or all are revoked"
+	if id := liveMember(&site); id != "" {
+		old = fmt.Sprintf("member %s", id)
+		for _, m := range site.Status.Members {
+			if m.ID == id && m.Fingerprint != "" {
+				old += ", fingerprint " + m.Fingerprint
+			}
+		}
+	}
+	fmt.Fprintf(g.streams.ErrOut, "The machine that joins site %s with this token replaces %s.\n", name, old)
+	if site.Spec.Fingerprint != "" {
+		fmt.Fprintf(g.streams.ErrOut, "Only the machine with fingerprint %s may use it.\n", site.Spec.Fingerprint)
 	}
 	return nil
 }

@@ -128,7 +128,7 @@ func (h *testHub) url() string { return "https://" + h.addr }
 
 func (h *testHub) token(t testing.TB, site fleet.SiteName) enroll.Token {
 	t.Helper()
-	token, err := h.NewToken(t.Context(), site, []string{h.url()}, time.Hour)
+	token, err := h.NewToken(t.Context(), site, "", []string{h.url()}, time.Hour)
 	must(t, err)
 	return token
 }
@@ -177,6 +177,7 @@ type records struct {
 	mu      sync.Mutex
 	sites   map[fleet.SiteName][]enrollhub.Member
 	tokens  map[string]enrollhub.TokenRecord
+	bound   map[fleet.SiteName]string
 	version int
 }
 
@@ -186,7 +187,7 @@ var (
 )
 
 func newRecords(sites ...fleet.SiteName) *records {
-	r := &records{sites: map[fleet.SiteName][]enrollhub.Member{}, tokens: map[string]enrollhub.TokenRecord{}}
+	r := &records{sites: map[fleet.SiteName][]enrollhub.Member{}, tokens: map[string]enrollhub.TokenRecord{}, bound: map[fleet.SiteName]string{}}
 	for _, s := range sites {
 		r.sites[s] = nil
 	}
@@ -211,6 +212,9 @@ func (r *records) Admit(_ context.Context, m enrollhub.Member) ([]enrollhub.Memb
 	if !ok {
 		return nil, enrollhub.ErrUnknown
 	}
+	if want := r.bound[m.Site]; want != "" && want != m.Fingerprint {
+		return nil, enrollhub.ErrHardware
+	}
 	var replaced []enrollhub.Member
 	for i := range members {
 		switch {
@@ -223,6 +227,15 @@ func (r *records) Admit(_ context.Context, m enrollhub.Member) ([]enrollhub.Memb
 	}
 	r.sites[m.Site] = append(members, m)
 	return replaced, nil
+}
+
+func (r *records) Bound(_ context.Context, site fleet.SiteName) (string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.sites[site]; !ok {
+		return "", enrollhub.ErrUnknown
+	}
+	return r.bound[site], nil
 }
 
 func (r *records) Token(_ context.Context, id string) (enrollhub.TokenRecord, error) {

@@ -85,7 +85,7 @@ func TestTokenIsRefused(t *testing.T) {
 	used := h.token(t, "shop-1")
 	_, err := enrollsite.Join(t.Context(), siteOptions(t), used)
 	must(t, err)
-	unknownSite, err := h.NewToken(t.Context(), "shop-9", []string{h.url()}, time.Hour)
+	unknownSite, err := h.NewToken(t.Context(), "shop-9", "", []string{h.url()}, time.Hour)
 	must(t, err)
 	tests := []struct {
 		reason string

@@ -43,6 +43,9 @@ type Hardware struct {
 	Kernel      string `json:"kernel,omitempty"`
 	CPUs        int    `json:"cpus,omitempty"`
 	MemoryBytes int64  `json:"memoryBytes,omitempty"`
+	// Fingerprint tells this machine from others (see ValidateFingerprint); set when a machine joins, empty
+	// when it has nothing to be told by. It is public: it proves nothing by itself.
+	Fingerprint string `json:"fingerprint,omitempty"`
 }
 
 // RequestCounts are what a gateway counted for one app since its agent started. They only grow, and

@@ -79,3 +79,14 @@ func validateLabel(what, s string) error {
 	}
 	return nil
 }
+
+// fingerprintSize is the length of a fingerprint: 16 bytes as lower-case hexadecimal digits.
+const fingerprintSize = 32
+
+// ValidateFingerprint reports whether text is a machine's fingerprint: 32 lower-case hexadecimal digits.
+func ValidateFingerprint(text string) error {
+	if len(text) != fingerprintSize || strings.Trim(text, "0123456789abcdef") != "" {
+		return fmt.Errorf("fingerprint %.40q: want %d digits of 0-9 and a-f, as `skerry-site fingerprint` prints them", text, fingerprintSize)
+	}
+	return nil
+}

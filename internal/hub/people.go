@@ -134,9 +134,10 @@ func (r Right) String() string {
 // Check returns who made the request when they have the right, or an error that wraps ErrUnauthenticated
 // or ErrForbidden. What is checked is audited.
 func (p *People) Check(r *http.Request, right Right) (user.Info, error) {
+	// A token that was judged is taken out of the request: a handler may check more than one right.
+	r = r.Clone(r.Context())
 	// A registry client sends a token as the password of Basic authentication.
 	if _, password, ok := r.BasicAuth(); ok {
-		r = r.Clone(r.Context())
 		r.Header.Set("Authorization", "Bearer "+password)
 	}
 	res, ok, err := p.authn.AuthenticateRequest(r)

@@ -62,7 +62,7 @@ type Deps struct {
 
 // Commands returns the verbs.
 func Commands(d Deps) []*cobra.Command {
-	return []*cobra.Command{newRun(d), newStatus(d), newApps(d), newLogs(d)}
+	return []*cobra.Command{newRun(d), newStatus(d), newApps(d), newLogs(d), newFingerprint(d)}
 }
 
 func newRun(d Deps) *cobra.Command {

@@ -84,6 +84,7 @@ const (
 	RefusedUnknown   = "UnknownMember"     // the hub does not know this member: join with a new token
 	RefusedBusy      = "TooManyRequests"   // try again later
 	RefusedInvalid   = "InvalidRequest"
+	RefusedHardware  = "WrongHardware" // site or token are bound to another machine
 )
 
 // EnrollSigned returns the bytes that EnrollRequest.Signature signs: a fixed label, then each part with

@@ -50,6 +50,11 @@ func frozen() map[string]any {
 			SealKey: []byte("seal"), Hardware: hw, Version: "1.2.3", ServingKey: []byte("serving"),
 			ServingNames: []string{"shop.example.com", "192.0.2.1"}, Challenge: []byte("challenge"), Signature: []byte("signature"),
 		},
+		"enroll-request-hardware.json": EnrollRequest{
+			Protocol: 1, TokenID: "id", TokenSecret: "secret", PublicKey: []byte("public"), SealKey: []byte("seal"),
+			Hardware: fleet.Hardware{Hostname: "box", OS: "linux", Arch: "arm64", Fingerprint: "0123456789abcdef0123456789abcdef"},
+			Version:  "1.2.3", Challenge: []byte("challenge"), Signature: []byte("signature"),
+		},
 		"enroll-response-serving.json": EnrollResponse{
 			Protocol: 1, Site: "shop-1", Member: "m-1", Certificate: "PEM", BusCredential: "JWT", HubTime: 100, NotBefore: 90,
 			Expires: 1000, CA: "PEM", BusURLs: []string{"nats://hub:4222"}, ServingCertificate: "PEM", GatewayCA: "PEM",

@@ -84,7 +84,7 @@ func Run(ctx context.Context, version string, logTo io.Writer, o sitecli.RunOpti
 		return err
 	}
 	identity, err := identify(ctx, log, o, enrollsite.Options{
-		Dir: o.DataDir, Hardware: site.ReadHardware(), Version: version, Log: log.With("component", "identity"),
+		Dir: o.DataDir, Hardware: hardware(log), Version: version, Log: log.With("component", "identity"),
 		Serving: serving, ServingNames: names,
 	})
 	if err != nil {
@@ -115,9 +115,20 @@ func Join(ctx context.Context, version string, logTo io.Writer, o sitecli.RunOpt
 	}
 	defer db.Close()
 	_, err = identify(ctx, log, o, enrollsite.Options{
-		Dir: o.DataDir, Hardware: site.ReadHardware(), Version: version, Log: log.With("component", "identity"),
+		Dir: o.DataDir, Hardware: hardware(log), Version: version, Log: log.With("component", "identity"),
 	})
 	return err
+}
+
+// hardware describes this machine and tells it from others.
+func hardware(log *slog.Logger) fleet.Hardware {
+	hw := site.ReadHardware()
+	fingerprint, _, err := site.Fingerprint(os.DirFS("/"))
+	if err != nil {
+		log.Warn("this machine joins without a fingerprint: no site that is bound to one takes it", "error", err)
+	}
+	hw.Fingerprint = fingerprint
+	return hw
 }
 
 func newLog(w io.Writer, o sitecli.RunOptions) (*slog.Logger, error) {

@@ -71,6 +71,7 @@ func (f *Feature) Setup(_ context.Context, h *hub.Host) error {
 	}
 	desk.Register(h.Public)
 	h.Public.HandleFunc("POST "+enroll.PathToken, f.token)
+	h.Public.HandleFunc("POST "+enroll.PathTokens, f.tokens)
 	h.OnSiteGone(f.siteGone)
 	err = ctrl.NewControllerManagedBy(h.Manager).Named("revocation").For(&v1alpha1.Site{}).Complete(f)
 	if err != nil {
@@ -144,7 +145,7 @@ func (f *Feature) token(w http.ResponseWriter, r *http.Request) {
 		hub.Fail(w, fmt.Errorf("site %q: make it first: %w", name, hub.ErrNotFound))
 		return
 	}
-	token, err := f.desk.NewToken(r.Context(), name, []string{f.host.URL}, ttl)
+	token, err := f.desk.NewToken(r.Context(), name, "", []string{f.host.URL}, ttl)
 	if err != nil {
 		hub.Fail(w, err)
 		return
@@ -164,13 +165,18 @@ func readTTL(w http.ResponseWriter, r *http.Request) (time.Duration, error) {
 			return 0, fmt.Errorf("read request: %w", err)
 		}
 	}
-	if limit := int(maxTokenTTL.Seconds()); request.TTLSeconds < 0 || request.TTLSeconds > limit {
-		return 0, fmt.Errorf("ttlSeconds is %d, want 0 to %d", request.TTLSeconds, limit)
+	return checkTTL(request.TTLSeconds)
+}
+
+// checkTTL returns for how long a token is to hold.
+func checkTTL(seconds int) (time.Duration, error) {
+	if limit := int(maxTokenTTL.Seconds()); seconds < 0 || seconds > limit {
+		return 0, fmt.Errorf("ttlSeconds is %d, want 0 to %d", seconds, limit)
 	}
-	if request.TTLSeconds == 0 {
+	if seconds == 0 {
 		return defaultTokenTTL, nil
 	}
-	return time.Duration(request.TTLSeconds) * time.Second, nil
+	return time.Duration(seconds) * time.Second, nil
 }
 
 // sweep removes tokens some time after they expired, so that who comes late is told why.

@@ -97,6 +97,7 @@ func refuse(reason, message string, cause error) error {
 		wire.RefusedChallenge: http.StatusUnauthorized, wire.RefusedToken: http.StatusForbidden,
 		wire.RefusedRevoked: http.StatusForbidden, wire.RefusedUnknown: http.StatusForbidden,
 		wire.RefusedBusy: http.StatusTooManyRequests, wire.RefusedInvalid: http.StatusBadRequest,
+		wire.RefusedHardware: http.StatusForbidden,
 	}[reason]
 	return &refusal{status: status, reason: reason, message: message, cause: cause}
 }
@@ -170,6 +171,11 @@ func (d *Desk) read(w http.ResponseWriter, r *http.Request) (wire.EnrollRequest,
 	case len(request.SealKey) != 0 && len(request.SealKey) != sealKeySize:
 		return request, refuse(wire.RefusedInvalid, fmt.Sprintf("sealKey has %d bytes, want %d", len(request.SealKey), sealKeySize), nil)
 	}
+	if f := request.Hardware.Fingerprint; f != "" {
+		if err := fleet.ValidateFingerprint(f); err != nil {
+			return request, refuse(wire.RefusedInvalid, "hardware: "+err.Error(), err)
+		}
+	}
 	if err := checkServing(request); err != nil {
 		return request, refuse(wire.RefusedInvalid, err.Error(), err)
 	}
@@ -188,11 +194,13 @@ func (d *Desk) join(ctx context.Context, request wire.EnrollRequest) (wire.Enrol
 	if err != nil {
 		return wire.EnrollResponse{}, err
 	}
-	member := Member{Site: token.Site, ID: token.Member, Key: token.UsedBy, SealKey: request.SealKey, Enrolled: token.UsedAt}
+	member := Member{Site: token.Site, ID: token.Member, Key: token.UsedBy, SealKey: request.SealKey, Enrolled: token.UsedAt, Fingerprint: request.Hardware.Fingerprint}
 	replaced, err := d.admit(ctx, member)
 	switch {
 	case errors.Is(err, ErrUnknown):
 		return wire.EnrollResponse{}, refuseToken(fmt.Errorf("site %q: %w", token.Site, err))
+	case errors.Is(err, ErrHardware): // bound after the token was used
+		return wire.EnrollResponse{}, refuseHardware(err)
 	case err != nil:
 		return wire.EnrollResponse{}, err
 	}
@@ -233,6 +241,9 @@ func (d *Desk) use(ctx context.Context, request wire.EnrollRequest) (TokenRecord
 		if !now.Before(token.Expires) {
 			return TokenRecord{}, refuse(wire.RefusedToken, fmt.Sprintf("this join token expired at %s: get a new one with `skerry site token`", token.Expires.UTC().Format(time.RFC3339)), nil)
 		}
+		if err := d.checkHardware(ctx, token, request.Hardware.Fingerprint); err != nil {
+			return TokenRecord{}, err
+		}
 		token.UsedBy, token.UsedAt, token.Member = request.PublicKey, now, fleet.MemberID("m-"+enroll.NewID())
 		err = d.o.Tokens.Use(ctx, token)
 		if err == nil {
@@ -244,6 +255,37 @@ func (d *Desk) use(ctx context.Context, request wire.EnrollRequest) (TokenRecord
 	}
 	return TokenRecord{}, refuse(wire.RefusedBusy, "others use this token at the same time: try again", nil)
 }
+
+// checkHardware refuses a machine that token or site are not for, before the token is spent on it.
+func (d *Desk) checkHardware(ctx context.Context, token TokenRecord, fingerprint string) error {
+	if err := checkBound(token.Fingerprint, fingerprint); err != nil {
+		return refuseHardware(fmt.Errorf("this join token of site %q: %w", token.Site, err))
+	}
+	bound, err := d.o.Members.Bound(ctx, token.Site)
+	if errors.Is(err, ErrUnknown) {
+		return refuseToken(err)
+	}
+	if err != nil {
+		return err
+	}
+	if err := checkBound(bound, fingerprint); err != nil {
+		return refuseHardware(fmt.Errorf("site %q: %w", token.Site, err))
+	}
+	return nil
+}
+
+// checkBound compares the fingerprint of the only machine that is wanted, empty for any, with a machine's own.
+func checkBound(want, got string) error {
+	switch {
+	case want == "" || want == got:
+		return nil
+	case got == "":
+		return fmt.Errorf("%w, with fingerprint %s, and this one says none: upgrade its agent", ErrHardware, want)
+	}
+	return fmt.Errorf("%w, with fingerprint %s, and this one has %s: use that machine, or change the site's spec.fingerprint and make a new token", ErrHardware, want, got)
+}
+
+func refuseHardware(err error) error { return refuse(wire.RefusedHardware, err.Error(), err) }
 
 func (d *Desk) admit(ctx context.Context, m Member) (replaced []Member, err error) {
 	for range changedTries {
@@ -315,14 +357,20 @@ func (d *Desk) Revoke(members ...Member) error {
 	return nil
 }
 
-// NewToken makes a join token for site that may be used for ttl; urls are where the hub is reached.
-func (d *Desk) NewToken(ctx context.Context, site fleet.SiteName, urls []string, ttl time.Duration) (enroll.Token, error) {
+// NewToken makes a join token for site that may be used for ttl, by the machine with this fingerprint or, if
+// that is empty, by any; urls are where the hub is reached.
+func (d *Desk) NewToken(ctx context.Context, site fleet.SiteName, fingerprint string, urls []string, ttl time.Duration) (enroll.Token, error) {
 	if err := site.Validate(); err != nil {
 		return enroll.Token{}, err
 	}
+	if fingerprint != "" {
+		if err := fleet.ValidateFingerprint(fingerprint); err != nil {
+			return enroll.Token{}, err
+		}
+	}
 	now := d.o.Now()
 	token := enroll.NewToken(urls, d.o.Authority.Fingerprint(), now)
-	err := d.o.Tokens.Create(ctx, TokenRecord{ID: token.ID, Hash: token.Secret.Hash(), Site: site, Expires: now.Add(ttl)})
+	err := d.o.Tokens.Create(ctx, TokenRecord{ID: token.ID, Hash: token.Secret.Hash(), Site: site, Fingerprint: fingerprint, Expires: now.Add(ttl)})
 	if err != nil {
 		return enroll.Token{}, fmt.Errorf("store join token for site %q: %w", site, err)
 	}

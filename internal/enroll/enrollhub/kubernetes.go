@@ -58,7 +58,7 @@ func memberIndex(site *v1alpha1.Site, id fleet.MemberID) int {
 func memberOf(site *v1alpha1.Site, m v1alpha1.SiteMember) Member {
 	return Member{
 		Site: fleet.SiteName(site.Name), ID: fleet.MemberID(m.ID), Key: m.PublicKey, SealKey: m.SealKey,
-		Enrolled: m.EnrolledAt.Time, Revoked: hub.Revoked(site, m.ID),
+		Enrolled: m.EnrolledAt.Time, Revoked: hub.Revoked(site, m.ID), Fingerprint: m.Fingerprint,
 	}
 }
 
@@ -74,6 +74,9 @@ func (s *siteMembers) Admit(ctx context.Context, m Member) (replaced []Member, e
 		return nil, fmt.Errorf("read site %q: %w", m.Site, err)
 	case memberIndex(&site, m.ID) >= 0:
 		return nil, nil
+	}
+	if err := checkBound(site.Spec.Fingerprint, m.Fingerprint); err != nil {
+		return nil, fmt.Errorf("site %q: %w", m.Site, err)
 	}
 	// What was forgotten is refused as unknown: its revocation need not be remembered either.
 	site.Spec.RevokedMembers = slices.DeleteFunc(site.Spec.RevokedMembers, func(id string) bool {
@@ -102,12 +105,25 @@ func (s *siteMembers) Admit(ctx context.Context, m Member) (replaced []Member, e
 		})
 	}
 	site.Status.Members = append(site.Status.Members, v1alpha1.SiteMember{
-		ID: string(m.ID), PublicKey: m.Key, SealKey: m.SealKey, EnrolledAt: metav1.NewTime(m.Enrolled),
+		ID: string(m.ID), PublicKey: m.Key, SealKey: m.SealKey, EnrolledAt: metav1.NewTime(m.Enrolled), Fingerprint: m.Fingerprint,
 	})
 	if err := s.writer.Status().Update(ctx, &site); err != nil {
 		return nil, fmt.Errorf("add member to site %q: %w", m.Site, changed(err))
 	}
 	return replaced, nil
+}
+
+// Bound implements Members.
+func (s *siteMembers) Bound(ctx context.Context, name fleet.SiteName) (string, error) {
+	var site v1alpha1.Site
+	err := s.fresh.Get(ctx, client.ObjectKey{Name: string(name)}, &site)
+	switch {
+	case apierrors.IsNotFound(err), err == nil && !site.DeletionTimestamp.IsZero():
+		return "", fmt.Errorf("site %q: %w", name, ErrUnknown)
+	case err != nil:
+		return "", fmt.Errorf("read site %q: %w", name, err)
+	}
+	return site.Spec.Fingerprint, nil
 }
 
 // changed names the API's refusal of an object that others changed.
@@ -127,6 +143,7 @@ const (
 	keyUsedBy   = "usedBy"
 	keyUsedAt   = "usedAt"
 	keyMember   = "member"
+	keyHardware = "fingerprint"
 )
 
 const tokenType corev1.SecretType = "skerry.dev/join-token"
@@ -159,7 +176,7 @@ func (s *secretTokens) Token(ctx context.Context, id string) (TokenRecord, error
 func recordOf(secret *corev1.Secret, id string) (TokenRecord, error) {
 	t := TokenRecord{
 		ID: id, Site: fleet.SiteName(secret.Data[keySite]), UsedBy: ed25519.PublicKey(secret.Data[keyUsedBy]),
-		Member: fleet.MemberID(secret.Data[keyMember]), Version: string(secret.UID) + "/" + secret.ResourceVersion,
+		Member: fleet.MemberID(secret.Data[keyMember]), Fingerprint: string(secret.Data[keyHardware]), Version: string(secret.UID) + "/" + secret.ResourceVersion,
 	}
 	hash, err := hex.DecodeString(string(secret.Data[keyHash]))
 	if err == nil && len(hash) != sha256.Size {
@@ -186,6 +203,9 @@ func secretOf(t TokenRecord) *corev1.Secret {
 			keyHash: []byte(hex.EncodeToString(t.Hash[:])), keySite: []byte(t.Site),
 			keyExpires: []byte(t.Expires.UTC().Format(time.RFC3339)),
 		},
+	}
+	if t.Fingerprint != "" {
+		secret.Data[keyHardware] = []byte(t.Fingerprint)
 	}
 	if len(t.UsedBy) > 0 {
 		secret.Data[keyUsedBy], secret.Data[keyMember] = t.UsedBy, []byte(t.Member)

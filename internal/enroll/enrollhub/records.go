@@ -16,6 +16,8 @@ var (
 	ErrUnknown = errors.New("not known to this hub")
 	// ErrChanged means that a record changed since it was read; read it again.
 	ErrChanged = errors.New("record changed meanwhile")
+	// ErrHardware means that a site is bound to another machine.
+	ErrHardware = errors.New("bound to another machine")
 )
 
 // Issuer signs the credentials of the bus.
@@ -37,6 +39,8 @@ type Member struct {
 	SealKey  []byte
 	Enrolled time.Time
 	Revoked  bool
+	// Fingerprint of its hardware, as it said when it joined; empty when it said none.
+	Fingerprint string
 }
 
 // Members keeps members. It is safe for concurrent use, by more than one hub.
@@ -44,8 +48,12 @@ type Members interface {
 	// Member returns a member; ErrUnknown when its site or it is not known, or the site is gone.
 	Member(ctx context.Context, site fleet.SiteName, id fleet.MemberID) (Member, error)
 	// Admit makes m a member of its site and revokes all that were, which it returns. It changes nothing
-	// when m is a member already. ErrUnknown: there is no such site; ErrChanged: try again.
+	// when m is a member already. ErrUnknown: there is no such site; ErrChanged: try again; ErrHardware: the
+	// site is bound to another machine.
 	Admit(ctx context.Context, m Member) (replaced []Member, err error)
+	// Bound returns the fingerprint of the only machine that may join a site, from no cache; empty when any
+	// may. ErrUnknown: there is no such site.
+	Bound(ctx context.Context, site fleet.SiteName) (fingerprint string, err error)
 }
 
 // TokenRecord is what the hub keeps of a join token.
@@ -54,6 +62,8 @@ type TokenRecord struct {
 	Hash    [sha256.Size]byte
 	Site    fleet.SiteName
 	Expires time.Time
+	// Fingerprint is that of the only machine that may use it; empty when any may.
+	Fingerprint string
 	// UsedBy is the key that used it, at UsedAt, as Member; empty while nobody did.
 	UsedBy ed25519.PublicKey
 	UsedAt time.Time

@@ -36,7 +36,7 @@ func (e *RefusedError) Error() string { return "the hub refuses: " + e.Message }
 // Final reports whether asking again with the same token or key is in vain.
 func (e *RefusedError) Final() bool {
 	switch e.Reason {
-	case wire.RefusedToken, wire.RefusedRevoked, wire.RefusedUnknown, wire.RefusedInvalid:
+	case wire.RefusedToken, wire.RefusedRevoked, wire.RefusedUnknown, wire.RefusedInvalid, wire.RefusedHardware:
 		return true
 	}
 	return false
