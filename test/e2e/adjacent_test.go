@@ -45,7 +45,7 @@ func TestAdjacentReleases(t *testing.T) {
 			}
 		})
 	}
-	t.Run("hub, then agent, are upgraded in place", func(t *testing.T) { upgraded(t, old) })
+	t.Run("both are upgraded in place", func(t *testing.T) { upgraded(t, old) })
 }
 
 // upgraded runs hub and site of the old release, kills both, and continues their directories with this one.
@@ -64,13 +64,11 @@ func upgraded(t *testing.T, old fleettest.Binaries) {
 	h.Kill(t)
 	h = fleettest.StartHub(t, programs, hubDir, "--addr", addr, "--kube-addr", "127.0.0.1:0")
 	sameSite(t, h, siteDir, before.Member)
-	since := till.serves(h, "1.0.0")
+	till.serves(h, "1.0.0")
 	agent.Kill(t)
 	fleettest.Run(t, programs.Site, "run", "--data-dir", siteDir, "--gateway-addr", gateway)
 	sameSite(t, h, siteDir, before.Member)
-	if now := till.serves(h, "1.0.0"); now != since {
-		t.Errorf("the app ran since %d and runs since %d: the new agent started it anew", since, now)
-	}
+	till.serves(h, "1.0.0") // which ended with its agent, and is started by the next
 	till.release(h, "2.0.0")
 }
 
