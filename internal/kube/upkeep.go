@@ -39,6 +39,8 @@ type upkeep struct {
 	log    *slog.Logger
 	// tidied is when the file was rewritten last.
 	tidied time.Time
+	// stillFull is the revision at which the file was full without any history; zero when it was not.
+	stillFull int64
 }
 
 // newUpkeep returns the upkeep of the running etcd of dir. run or close ends it.
@@ -136,28 +138,32 @@ func (u *upkeep) afterFull(ctx context.Context, alarm *clientv3.AlarmMember) err
 	if err != nil {
 		return err
 	}
+	if s.Header.Revision == u.stillFull {
+		return errFull(s) // nothing was deleted since the last try
+	}
 	u.log.Warn("the API server's store is full: forgetting the history of objects", "size", s.DbSize, "quota", s.DbSizeQuota)
 	if _, err := u.client.Compact(ctx, s.Header.Revision, clientv3.WithCompactPhysical()); err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
 		return fmt.Errorf("compact etcd: %w", err)
 	}
+	// Always: etcd counts what was just forgotten as in use until it writes again, which it does not.
+	if err := u.defragment(ctx, s); err != nil {
+		return err
+	}
 	if s, err = u.status(ctx); err != nil {
 		return err
 	}
-	room := int64(roomAfter * float64(s.DbSizeQuota))
-	if s.DbSizeInUse < room && s.DbSize >= room {
-		if err := u.defragment(ctx, s); err != nil {
-			return err
-		}
-		if s, err = u.status(ctx); err != nil {
-			return err
-		}
-	}
-	if s.DbSize >= room {
-		return fmt.Errorf("the API server's store is full (%d of %d bytes, %d of them content) and takes no writes but deletions: delete what is not needed; see metric apiserver_storage_objects", s.DbSize, s.DbSizeQuota, s.DbSizeInUse)
+	if s.DbSize >= int64(roomAfter*float64(s.DbSizeQuota)) {
+		u.stillFull = s.Header.Revision
+		return errFull(s)
 	}
 	if _, err := u.client.AlarmDisarm(ctx, alarm); err != nil {
 		return fmt.Errorf("let etcd take writes again: %w", err)
 	}
+	u.stillFull = 0
 	u.log.Info("the API server's store has room and takes writes again", "size", s.DbSize, "quota", s.DbSizeQuota)
 	return nil
+}
+
+func errFull(s *clientv3.StatusResponse) error {
+	return fmt.Errorf("the API server's store is full (%d of %d bytes are content) and takes no writes but deletions: delete what is not needed; metric apiserver_storage_objects says what there is", s.DbSize, s.DbSizeQuota)
 }

@@ -62,6 +62,7 @@ func (s *Schedule) Run(ctx context.Context) {
 	if s.Now == nil {
 		s.Now = time.Now
 	}
+	s.clean()
 	wait := s.untilDue()
 	for {
 		select {
@@ -108,7 +109,18 @@ func (s *Schedule) once(ctx context.Context) error {
 	return s.prune(name)
 }
 
-// prune removes the oldest beyond Keep, never the one that was just written, and what a kill left unfinished.
+// clean removes what a kill left unfinished.
+func (s *Schedule) clean() {
+	unfinished, err := filepath.Glob(filepath.Join(s.Dir, tempPrefix+"*"))
+	for _, file := range unfinished {
+		err = errors.Join(err, os.Remove(file))
+	}
+	if err != nil {
+		s.Log.Warn("unfinished backups are left", "error", err)
+	}
+}
+
+// prune removes the oldest beyond Keep, never the one that was just written.
 func (s *Schedule) prune(newest string) error {
 	names, err := s.list()
 	if err != nil {
@@ -119,11 +131,7 @@ func (s *Schedule) prune(newest string) error {
 	for _, name := range names[:max(0, len(names)-(s.Keep-1))] {
 		all = errors.Join(all, os.Remove(filepath.Join(s.Dir, name)))
 	}
-	unfinished, err := filepath.Glob(filepath.Join(s.Dir, tempPrefix+"*"))
-	for _, file := range unfinished {
-		all = errors.Join(all, os.Remove(file))
-	}
-	return errors.Join(all, err)
+	return all
 }
 
 // list returns the scheduled backups, the oldest first.
