@@ -35,6 +35,7 @@ func TestSnapshot(t *testing.T) {
 	if err := kube.Snapshot(ctx, first.Dir, &running, quiet); err != nil {
 		t.Fatal(err)
 	}
+	refuses(t, running.Bytes(), quiet)
 	later := create(ctx, t, client, "later")
 	first.Kill()
 	if err := kube.Snapshot(ctx, first.Dir, io.Discard, quiet); err == nil {
@@ -65,25 +66,20 @@ func TestSnapshot(t *testing.T) {
 	}
 }
 
-// TestRestoreSnapshotRefuses what is not a whole snapshot.
-func TestRestoreSnapshotRefuses(t *testing.T) {
-	quiet := slog.New(slog.DiscardHandler)
-	server := kubetest.Start(t)
-	var b bytes.Buffer
-	if err := kube.Snapshot(t.Context(), server.Dir, &b, quiet); err != nil {
-		t.Fatal(err)
-	}
-	flipped := bytes.Clone(b.Bytes())
+// refuses holds that nothing is restored of what is not a whole snapshot.
+func refuses(t *testing.T, snapshot []byte, log *slog.Logger) {
+	t.Helper()
+	flipped := bytes.Clone(snapshot)
 	flipped[len(flipped)/2] ^= 1
 	for reason, data := range map[string][]byte{
-		"a bit fell over": flipped, "it broke off": b.Bytes()[:b.Len()/2], "the checksum is missing": b.Bytes()[:b.Len()-32],
+		"a bit fell over": flipped, "it broke off": snapshot[:len(snapshot)/2], "the checksum is missing": snapshot[:len(snapshot)-32],
 	} {
 		dir := t.TempDir()
 		file := filepath.Join(dir, "snapshot")
 		if err := os.WriteFile(file, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := kube.RestoreSnapshot(dir, file, quiet); err == nil {
+		if err := kube.RestoreSnapshot(dir, file, log); err == nil {
 			t.Errorf("%s: it was taken", reason)
 		}
 	}

@@ -40,7 +40,8 @@ func TestBackup(t *testing.T) {
 		t.Fatal(err)
 	}
 	inTime(t, h, scheduled)
-	till := newTill(t, before.Gateway)
+	till := newTill(t, programs, before.Gateway)
+	till.needs(tillGrant+"---\n"+tillSecret, tillRef)
 	till.release(h, "1.0.0")
 	asked := till.askOn()
 
@@ -128,28 +129,34 @@ type till struct {
 	dir, url string
 }
 
-func newTill(t *testing.T, gateway string) *till {
+// newTill lays out an app as programs of a release do, and grants it every site.
+func newTill(t *testing.T, bin fleettest.Binaries, gateway string) *till {
 	t.Helper()
 	dir := t.TempDir()
-	cmd := exec.Command(programs.Skerry, "app", "init", "till")
+	cmd := exec.Command(bin.Skerry, "app", "init", "till")
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("app init: %v\n%s", err, out)
 	}
 	a := &till{t: t, dir: filepath.Join(dir, "till"), url: gateway + "/till"}
-	f, err := os.OpenFile(filepath.Join(a.dir, "app.yaml"), os.O_APPEND|os.O_WRONLY, 0)
-	must(t, err)
-	_, err = f.WriteString(tillRef)
-	must(t, errors.Join(err, f.Close()))
+	a.needs(tillGrant, "")
 	return a
+}
+
+// needs makes objects part of each release, and appends to the spec of the App.
+func (a *till) needs(objects, spec string) {
+	a.t.Helper()
+	must(a.t, os.WriteFile(filepath.Join(a.dir, "..", "needs.yaml"), []byte(objects), 0o600))
+	f, err := os.OpenFile(filepath.Join(a.dir, "app.yaml"), os.O_APPEND|os.O_WRONLY, 0)
+	must(a.t, err)
+	_, err = f.WriteString(spec)
+	must(a.t, errors.Join(err, f.Close()))
 }
 
 // release pushes a version, applies it and waits until it serves.
 func (a *till) release(h *fleettest.Hub, version string) {
 	a.t.Helper()
-	needs := filepath.Join(a.dir, "..", "needs.yaml")
-	must(a.t, os.WriteFile(needs, []byte(tillGrant+"---\n"+tillSecret), 0o600))
-	h.Skerry(a.t, "apply", "-f", needs)
+	h.Skerry(a.t, "apply", "-f", filepath.Join(a.dir, "..", "needs.yaml"))
 	manifest := filepath.Join(a.dir, "app.yaml")
 	text, err := os.ReadFile(manifest)
 	must(a.t, err)
