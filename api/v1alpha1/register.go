@@ -19,6 +19,7 @@ func AddToScheme(s *runtime.Scheme) error {
 	s.AddKnownTypes(SchemeGroupVersion(),
 		&Site{}, &SiteList{},
 		&SiteGrant{}, &SiteGrantList{},
+		&SiteClaim{}, &SiteClaimList{},
 		&App{}, &AppList{},
 		&Release{}, &ReleaseList{},
 	)

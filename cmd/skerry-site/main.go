@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	_ "time/tzdata" // a box may have none of its own
 
 	"github.com/spf13/cobra"
 

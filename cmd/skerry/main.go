@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	_ "time/tzdata" // a box may have none of its own
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"

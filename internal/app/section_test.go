@@ -48,6 +48,7 @@ func frozen() map[string]any {
 		"section.json": app.Section{
 			Facts: fleet.Facts{Name: "shop-1", Labels: map[string]string{"kind": "shop"}, Zone: "north"}, Apps: []app.Placement{placement("hello")},
 		},
+		"section-zone.json":    app.Section{Facts: fleet.Facts{Name: "shop-1", TimeZone: "Europe/Berlin"}, Apps: []app.Placement{}},
 		"section-config.json":  app.Section{Apps: []app.Placement{withConfig(placement("hello"))}},
 		"section-secrets.json": app.Section{Apps: []app.Placement{withSecrets(placement("hello"))}},
 		"report.json": app.Report{Apps: []app.AppReport{{

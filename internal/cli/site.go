@@ -27,7 +27,8 @@ func newSite(g *globals, more []*cobra.Command) *cobra.Command {
 		Args:    cobra.ArbitraryArgs,
 		RunE:    GroupRun,
 	}
-	c.AddCommand(newSiteToken(g), newSiteImport(g), newSiteReplace(g), newSiteList(g), newSiteRevoke(g))
+	c.AddCommand(newSiteToken(g), newSiteImport(g), newSiteReplace(g), newSiteList(g), newSiteRevoke(g),
+		newClaimCode(g), newClaims(g), newApprove(g), newDeny(g))
 	c.AddCommand(more...)
 	return c
 }

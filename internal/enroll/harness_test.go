@@ -229,13 +229,13 @@ func (r *records) Admit(_ context.Context, m enrollhub.Member) ([]enrollhub.Memb
 	return replaced, nil
 }
 
-func (r *records) Bound(_ context.Context, site fleet.SiteName) (string, error) {
+func (r *records) Seat(_ context.Context, site fleet.SiteName) (enrollhub.Seat, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, ok := r.sites[site]; !ok {
-		return "", enrollhub.ErrUnknown
+		return enrollhub.Seat{}, enrollhub.ErrUnknown
 	}
-	return r.bound[site], nil
+	return enrollhub.Seat{Fingerprint: r.bound[site]}, nil
 }
 
 func (r *records) Token(_ context.Context, id string) (enrollhub.TokenRecord, error) {

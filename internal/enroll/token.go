@@ -116,7 +116,9 @@ func (t Token) LogValue() slog.Value { return slog.StringValue(t.String()) }
 // Text returns the token as people copy it, on one line: a prefix and, in base64url, the time of issue,
 // the fingerprint, the id and each URL with its length before it, the secret, and the first bytes of the
 // SHA-256 of all before, by which a token that lost its end in copying is known from a wrong one.
-func (t Token) Text() string {
+func (t Token) Text() string { return t.text(tokenPrefix) }
+
+func (t Token) text(prefix string) string {
 	b := binary.BigEndian.AppendUint64(nil, uint64(t.Issued.Unix()))
 	b = append(b, t.CA[:]...)
 	b = append(b, t.Secret[:]...)
@@ -126,7 +128,7 @@ func (t Token) Text() string {
 		b = appendString(b, u)
 	}
 	sum := sha256.Sum256(b)
-	return tokenPrefix + base64.RawURLEncoding.EncodeToString(append(b, sum[:checkSize]...))
+	return prefix + base64.RawURLEncoding.EncodeToString(append(b, sum[:checkSize]...))
 }
 
 func appendString(b []byte, s string) []byte {
@@ -136,12 +138,14 @@ func appendString(b []byte, s string) []byte {
 
 // ParseToken reads what Text wrote; blanks around it are ignored. Errors wrap ErrToken and never show the
 // text.
-func ParseToken(text string) (Token, error) {
+func ParseToken(text string) (Token, error) { return parse(tokenPrefix, text) }
+
+func parse(prefix, text string) (Token, error) {
 	text = strings.TrimSpace(text)
-	rest, ok := strings.CutPrefix(text, tokenPrefix)
+	rest, ok := strings.CutPrefix(text, prefix)
 	switch {
 	case !ok:
-		return Token{}, fmt.Errorf("it does not begin with %s: %w", tokenPrefix, ErrToken)
+		return Token{}, fmt.Errorf("it does not begin with %s: %w", prefix, ErrToken)
 	case len(text) > maxTokenText:
 		return Token{}, fmt.Errorf("it has %d characters, at most %d are allowed: %w", len(text), maxTokenText, ErrToken)
 	}

@@ -30,11 +30,16 @@ import (
 // TokenEnv is the environment variable that carries a join token, unseen by who lists processes.
 const TokenEnv = "SKERRY_JOIN_TOKEN"
 
+// ClaimEnv is the environment variable that carries a claim code.
+const ClaimEnv = "SKERRY_CLAIM_CODE"
+
 // RunOptions are what a person says of an agent to run.
 type RunOptions struct {
 	DataDir string
 	// Join is the join token; empty when the agent has joined before.
 	Join string
+	// Claim is the claim code with which a machine that has no token asks to become a site; empty for none.
+	Claim string
 	// GatewayAddr is where the site answers; GatewayExact when another port will not do.
 	GatewayAddr  string
 	GatewayExact bool
@@ -71,7 +76,8 @@ func newRun(d Deps) *cobra.Command {
 		Use:   "run",
 		Short: "Run this machine's agent",
 		Long: "Run this machine's agent. The first time a join token is needed, from --join or the environment\n" +
-			"variable " + TokenEnv + "; later the agent knows who it is. It starts with the network gone and\n" +
+			"variable " + TokenEnv + "; or a claim code, from --claim or " + ClaimEnv + ", with which the agent waits\n" +
+			"until a person approves it for a site. Later the agent knows who it is. It starts with the network gone and\n" +
 			"brings every app back. A refused token ends it with status 1 and the reason.",
 		Example: "  skerry-site run --join skj1.… --data-dir /var/lib/skerry\n  skerry-site run --data-dir /var/lib/skerry --gateway-addr 0.0.0.0:443 --gateway-name shop.example.com\n" +
 			"  skerry-site run --data-dir /var/lib/skerry --gateway-addr 0.0.0.0:443 --tls-cert shop.crt --tls-key shop.key",
@@ -88,6 +94,12 @@ func newRun(d Deps) *cobra.Command {
 			if o.Join == "" {
 				o.Join = os.Getenv(TokenEnv)
 			}
+			if o.Claim == "" {
+				o.Claim = os.Getenv(ClaimEnv)
+			}
+			if o.Join != "" && o.Claim != "" {
+				return errors.New("--join and --claim: give one of them")
+			}
 			o.GatewayExact = cmd.Flags().Changed("gateway-addr") && !strings.HasPrefix(o.GatewayAddr, "127.0.0.1:")
 			return d.Run(cmd.Context(), o)
 		},
@@ -95,6 +107,7 @@ func newRun(d Deps) *cobra.Command {
 	f := c.Flags()
 	dataDirFlag(c, &o.DataDir)
 	f.StringVar(&o.Join, "join", "", "join token, needed once")
+	f.StringVar(&o.Claim, "claim", "", "claim code, to wait for somebody's approval instead")
 	f.StringVar(&o.GatewayAddr, "gateway-addr", "127.0.0.1:8080", "where the site answers; on loopback a taken port is replaced by a free one")
 	f.StringVar(&o.TLSCert, "tls-cert", "", "certificate (PEM) of the gateway; default: one of the hub's authority for gateways, except on loopback")
 	f.StringVar(&o.TLSKey, "tls-key", "", "key (PEM) of the gateway")

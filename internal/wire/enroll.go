@@ -10,15 +10,16 @@ import (
 const (
 	PathEnroll   = "/enroll/v1/join"
 	PathRenew    = "/enroll/v1/renew"
+	PathClaim    = "/enroll/v1/claim"
 	PathBus      = "/bus/v1"
 	PathRegistry = "/v2/"
 )
 
-// EnrollRequest asks the hub for credentials: for the first time with a join token (PathEnroll), later
-// with the member's key alone (PathRenew).
+// EnrollRequest asks the hub for credentials: for the first time with a join token (PathEnroll) or a claim code
+// (PathClaim), later with the member's key alone (PathRenew).
 type EnrollRequest struct {
 	Protocol int `json:"protocol"`
-	// TokenID and TokenSecret are the parts of the join token; empty when renewing.
+	// TokenID and TokenSecret are the parts of the join token or the claim code; empty when renewing.
 	TokenID     string `json:"tokenID,omitempty"`
 	TokenSecret string `json:"tokenSecret,omitempty"`
 	// Site and Member name who renews; empty when joining.
@@ -84,6 +85,8 @@ const (
 	RefusedUnknown   = "UnknownMember"     // the hub does not know this member: join with a new token
 	RefusedBusy      = "TooManyRequests"   // try again later
 	RefusedInvalid   = "InvalidRequest"
+	RefusedPending   = "ClaimPending"  // a person has to approve the claim: ask again later
+	RefusedDenied    = "ClaimDenied"   // a person denied it
 	RefusedHardware  = "WrongHardware" // site or token are bound to another machine
 )
 

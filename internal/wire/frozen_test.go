@@ -59,7 +59,8 @@ func frozen() map[string]any {
 			Protocol: 1, Site: "shop-1", Member: "m-1", Certificate: "PEM", BusCredential: "JWT", HubTime: 100, NotBefore: 90,
 			Expires: 1000, CA: "PEM", BusURLs: []string{"nats://hub:4222"}, ServingCertificate: "PEM", GatewayCA: "PEM",
 		},
-		"enroll-refusal.json": EnrollRefusal{Reason: RefusedChallenge, Message: "sign this", Challenge: []byte("challenge")},
+		"enroll-refusal-claim.json": EnrollRefusal{Reason: RefusedPending, Message: "wait"},
+		"enroll-refusal.json":       EnrollRefusal{Reason: RefusedChallenge, Message: "sign this", Challenge: []byte("challenge")},
 	}
 }
 
@@ -196,5 +197,16 @@ func TestSignedBytesBindEveryPart(t *testing.T) {
 	r.ServingNames = []string{"means nothing without a key"}
 	if !bytes.Equal(EnrollSigned(r), EnrollSigned(base)) {
 		t.Error("a field that is not part of the signature changes it")
+	}
+}
+
+func TestFrozenClaims(t *testing.T) {
+	got := strings.Join([]string{PathClaim, RefusedPending, RefusedDenied, RefusedHardware}, "\n") + "\n"
+	want, err := os.ReadFile("testdata/v1/names-claim.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("protocol version %d names something differently (-frozen +now):\n%s", Protocol, diff)
 	}
 }

@@ -135,6 +135,7 @@ func (s *server) testColumns(t *testing.T) {
 		"sites":      "Name Ready Link Zone Version URL (Arch) (Host) Age",
 		"apps":       "Name Ready Version Sites Updated Healthy (Waiting) (Failed) (Release) (Message) Age",
 		"releases":   "Name App Version Runtime (Bundle) Age",
+		"siteclaims": "Name Fingerprint Hostname Arch From Decision Site (Member) Age",
 		"sitegrants": "Name Namespaces Runtimes Root Age",
 	}
 	for resource, columns := range want {
@@ -168,7 +169,7 @@ func (s *server) testNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	namespaced := map[string]bool{"apps": true, "releases": true, "sites": false, "sitegrants": false}
+	namespaced := map[string]bool{"apps": true, "releases": true, "sites": false, "sitegrants": false, "siteclaims": false}
 	short := map[string]string{}
 	for _, r := range list.APIResources {
 		want, ok := namespaced[r.Name]

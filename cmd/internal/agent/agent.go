@@ -87,6 +87,9 @@ func Run(ctx context.Context, version string, logTo io.Writer, o sitecli.RunOpti
 		Dir: o.DataDir, Hardware: hardware(log), Version: version, Log: log.With("component", "identity"),
 		Serving: serving, ServingNames: names,
 	})
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return nil // asked to stop while it waited for approval
+	}
 	if err != nil {
 		return err
 	}
@@ -153,6 +156,9 @@ func identify(ctx context.Context, log *slog.Logger, o sitecli.RunOptions, optio
 	if err == nil && (o.Join == "" || !refused(ctx, identity)) {
 		return identity, nil
 	}
+	if err != nil && errors.Is(err, enrollsite.ErrNotJoined) && o.Claim != "" {
+		return claim(ctx, log, o, options)
+	}
 	if err != nil && (!errors.Is(err, enrollsite.ErrNotJoined) || o.Join == "") {
 		return nil, err
 	}
@@ -165,6 +171,20 @@ func identify(ctx context.Context, log *slog.Logger, o sitecli.RunOptions, optio
 		return nil, err
 	}
 	log.Info("joined", "site", identity.Site(), "member", identity.Member())
+	return identity, nil
+}
+
+// claim waits until a person says which site this machine is.
+func claim(ctx context.Context, log *slog.Logger, o sitecli.RunOptions, options enrollsite.Options) (*enrollsite.Identity, error) {
+	code, err := enroll.ParseClaimCode(o.Claim)
+	if err != nil {
+		return nil, err
+	}
+	identity, err := enrollsite.Claim(ctx, options, code)
+	if err != nil {
+		return nil, err
+	}
+	log.Info("joined", "site", identity.Site(), "member", identity.Member(), "by", code)
 	return identity, nil
 }
 

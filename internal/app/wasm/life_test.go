@@ -147,6 +147,38 @@ func TestSchedules(t *testing.T) {
 	}
 }
 
+// TestScheduleInTheSitesTimeZone has a site two hours east of UTC, where it is one minute past two in the
+// afternoon.
+func TestScheduleInTheSitesTimeZone(t *testing.T) {
+	begun := time.Now()
+	k := newKitchen(t, func(o *Options) {
+		o.Now = func() time.Time { return time.Date(2026, 3, 1, 12, 0, 30, 0, time.UTC).Add(60 * time.Since(begun)) }
+	})
+	at := func(name, zone string) *dish {
+		return k.start(k.spec(name, goGuest(t, "kitchen"), func(s *appsite.Spec, c *app.WasmConfig) {
+			s.Env = map[string]string{appsite.EnvTimeZone: zone}
+			c.Schedules = []app.WasmSchedule{
+				{Name: "local", Cron: "1-59 14 * * *", Args: []string{"x"}}, {Name: "utc", Cron: "1-59 12 * * *", Args: []string{"x"}},
+			}
+		}))
+	}
+	for name, row := range map[string]struct{ zone, runs, not string }{
+		"east":    {"Africa/Johannesburg", "task local x\n", "task utc"},
+		"unknown": {"Middle/Earth", "task utc x\n", "task local"},
+	} {
+		d := at(name, row.zone)
+		d.await("running", func(s appsite.Status) bool { return s.Phase == fleet.PhaseRunning })
+		i := d.Instance.(*instance)
+		eventually(t, "a run in "+row.zone, func() bool { i.wake(); return strings.Contains(d.out.String(), row.runs) })
+		if strings.Contains(d.out.String(), row.not) {
+			t.Errorf("%s: what is for another hour ran:\n%s", row.zone, d.out)
+		}
+		if remark := d.Status().Conditions["TimeZone"]; (remark != "") != (name == "unknown") {
+			t.Errorf("%s: remark %q", row.zone, remark)
+		}
+	}
+}
+
 func TestPreparedAhead(t *testing.T) {
 	k := newKitchen(t, func(o *Options) { o.IdleAfter = 300 * time.Millisecond })
 	d := k.serve("ahead", goGuest(t, "kitchen"), func(_ *appsite.Spec, c *app.WasmConfig) { c.Limits.Prepared = 3 })

@@ -9,6 +9,7 @@ import (
 	"github.com/robfig/cron/v3"
 
 	"github.com/skerry-dev/skerry/internal/app"
+	"github.com/skerry-dev/skerry/internal/app/appsite"
 )
 
 // defaultRun bounds a scheduled run that declares no time.
@@ -83,7 +84,15 @@ func (i *instance) keepSchedules(ctx context.Context, workers *sync.WaitGroup) {
 		next time.Time
 		busy chan struct{}
 	}
-	now := i.rt.opts.Now().UTC()
+	zone := time.UTC
+	if name := i.p.spec.Env[appsite.EnvTimeZone]; name != "" {
+		var err error
+		if zone, err = time.LoadLocation(name); err != nil {
+			zone = time.UTC
+			i.remark("TimeZone", "schedules run in UTC: this agent does not know the site's time zone %q", name)
+		}
+	}
+	now := i.rt.opts.Now().In(zone)
 	var entries []*entry
 	for _, s := range i.p.config.Schedules {
 		when, err := app.ParseCron(s.Cron)
@@ -94,7 +103,7 @@ func (i *instance) keepSchedules(ctx context.Context, workers *sync.WaitGroup) {
 		entries = append(entries, &entry{s, when, when.Next(now), make(chan struct{}, 1)})
 	}
 	for {
-		now = i.rt.opts.Now().UTC()
+		now = i.rt.opts.Now().In(zone)
 		first := now.Add(maxWait)
 		for _, e := range entries {
 			if !e.next.After(now) {

@@ -36,8 +36,8 @@ func (o *oneMember) Member(_ context.Context, site fleet.SiteName, id fleet.Memb
 	return o.member, nil
 }
 
-func (o *oneMember) Bound(context.Context, fleet.SiteName) (string, error) { return "", ErrUnknown }
-func (o *oneMember) Admit(context.Context, Member) ([]Member, error)       { return nil, ErrUnknown }
+func (o *oneMember) Seat(context.Context, fleet.SiteName) (Seat, error) { return Seat{}, ErrUnknown }
+func (o *oneMember) Admit(context.Context, Member) ([]Member, error)    { return nil, ErrUnknown }
 func (o *oneMember) Token(context.Context, string) (TokenRecord, error) {
 	o.asked++
 	return TokenRecord{}, ErrUnknown

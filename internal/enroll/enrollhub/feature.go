@@ -38,7 +38,8 @@ type FeatureOptions struct {
 
 // Feature is enrolment as a feature of the hub.
 //
-// It reads and writes Site.status.members, Site.spec.revokedMembers and the Secrets of join tokens.
+// It reads and writes Site.status.members, Site.spec.revokedMembers, SiteClaims, and the Secrets of join tokens and
+// claim codes.
 type Feature struct {
 	o    FeatureOptions
 	host *hub.Host
@@ -57,9 +58,10 @@ func (f *Feature) Name() string { return "enroll" }
 func (f *Feature) Setup(_ context.Context, h *hub.Host) error {
 	fresh := h.Manager.GetAPIReader()
 	tokens := &secretTokens{fresh: fresh, writer: h.Client}
+	claims := &siteClaims{cached: h.Client, fresh: fresh, writer: h.Client}
 	desk, err := NewDesk(Options{
 		Issuer: f.o.Issuer, Authority: f.o.Authority, Gateways: f.o.Gateways, BusURLs: f.o.BusURLs, TTL: f.o.TTL,
-		Members: &siteMembers{cached: h.Client, fresh: fresh, writer: h.Client}, Tokens: tokens,
+		Members: &siteMembers{cached: h.Client, fresh: fresh, writer: h.Client}, Tokens: tokens, Claims: claims,
 		Log: h.Log.With("component", "enroll"), Now: h.Now,
 	})
 	if err != nil {
@@ -72,12 +74,13 @@ func (f *Feature) Setup(_ context.Context, h *hub.Host) error {
 	desk.Register(h.Public)
 	h.Public.HandleFunc("POST "+enroll.PathToken, f.token)
 	h.Public.HandleFunc("POST "+enroll.PathTokens, f.tokens)
+	h.Public.HandleFunc("POST "+enroll.PathClaimCodes, func(w http.ResponseWriter, r *http.Request) { f.claimCode(w, r, claims) })
 	h.OnSiteGone(f.siteGone)
 	err = ctrl.NewControllerManagedBy(h.Manager).Named("revocation").For(&v1alpha1.Site{}).Complete(f)
 	if err != nil {
 		return fmt.Errorf("set up revocation controller: %w", err)
 	}
-	return h.Manager.Add(manager.RunnableFunc(func(ctx context.Context) error { return f.sweep(ctx, tokens) }))
+	return h.Manager.Add(manager.RunnableFunc(func(ctx context.Context) error { return f.sweep(ctx, tokens, claims) }))
 }
 
 // Member returns which member made a request; see Desk.Member. Before Setup nobody is a member.
@@ -179,8 +182,50 @@ func checkTTL(seconds int) (time.Duration, error) {
 	return time.Duration(seconds) * time.Second, nil
 }
 
+// maxCodeTTL is the longest that a claim code holds, minCodeTTL the shortest.
+const (
+	maxCodeTTL = 366 * 24 * time.Hour
+	minCodeTTL = time.Minute
+)
+
+// claimCode serves enroll.PathClaimCodes.
+func (f *Feature) claimCode(w http.ResponseWriter, r *http.Request, claims *siteClaims) {
+	right := hub.Right{Verb: "create", Resource: "siteclaims", Subresource: "code"}
+	if _, err := f.host.People.Check(r, right); err != nil {
+		hub.Fail(w, err)
+		return
+	}
+	var request enroll.ClaimCodeRequest
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err == nil {
+		err = json.Unmarshal(body, &request)
+	}
+	if request.Max == 0 {
+		request.Max = enroll.DefaultClaims
+	}
+	switch {
+	case err != nil:
+		err = fmt.Errorf("read request: %w", err)
+	case request.TTLSeconds < int(minCodeTTL.Seconds()) || request.TTLSeconds > int(maxCodeTTL.Seconds()):
+		err = fmt.Errorf("ttlSeconds is %d, want %d to %d", request.TTLSeconds, int(minCodeTTL.Seconds()), int(maxCodeTTL.Seconds()))
+	case request.Max < 1 || request.Max > enroll.MaxClaims:
+		err = fmt.Errorf("max is %d, want 1 to %d", request.Max, enroll.MaxClaims)
+	}
+	if err != nil {
+		hub.Fail(w, fmt.Errorf("%w: %w", err, hub.ErrBadRequest))
+		return
+	}
+	code, err := f.desk.NewClaimCode(r.Context(), claims.createCode, []string{f.host.URL}, time.Duration(request.TTLSeconds)*time.Second, request.Max)
+	if err != nil {
+		hub.Fail(w, err)
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	hub.Answer(w, http.StatusCreated, enroll.ClaimCodeAnswer{ID: code.Token.ID, Code: code.Text()})
+}
+
 // sweep removes tokens some time after they expired, so that who comes late is told why.
-func (f *Feature) sweep(ctx context.Context, tokens Tokens) error {
+func (f *Feature) sweep(ctx context.Context, tokens Tokens, claims *siteClaims) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
@@ -189,8 +234,9 @@ func (f *Feature) sweep(ctx context.Context, tokens Tokens) error {
 			return nil
 		case <-tick.C:
 		}
-		if err := tokens.Sweep(ctx, f.host.Now().Add(-maxTokenTTL)); err != nil && ctx.Err() == nil {
-			f.host.Log.Warn("sweep join tokens", "error", err)
+		err := errors.Join(tokens.Sweep(ctx, f.host.Now().Add(-maxTokenTTL)), claims.sweep(ctx, f.host.Now()))
+		if err != nil && ctx.Err() == nil {
+			f.host.Log.Warn("sweep join tokens and claims", "error", err)
 		}
 	}
 }

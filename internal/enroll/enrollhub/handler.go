@@ -41,6 +41,8 @@ type Options struct {
 	Gateways *GatewayAuthority
 	Members  Members
 	Tokens   Tokens
+	// Claims keeps claims and their codes; nil serves none.
+	Claims Claims
 	// BusURLs are given to members when the bus is not (only) at the hub's port.
 	BusURLs []string
 	// TTL of credentials; zero means DefaultTTL.
@@ -74,10 +76,13 @@ func NewDesk(o Options) (*Desk, error) {
 	return &Desk{o: o, challenges: challenges{key}, limiter: newLimiter(o.Now), requests: newRequests()}, nil
 }
 
-// Register puts the handlers of wire.PathEnroll and wire.PathRenew on mux.
+// Register puts the handlers of wire.PathEnroll, wire.PathRenew and wire.PathClaim on mux.
 func (d *Desk) Register(mux *http.ServeMux) {
 	mux.Handle("POST "+wire.PathEnroll, d.handler("join", d.join))
 	mux.Handle("POST "+wire.PathRenew, d.handler("renew", d.renew))
+	if d.o.Claims != nil {
+		mux.Handle("POST "+wire.PathClaim, d.handler("claim", d.claim))
+	}
 }
 
 // refusal is an answer that is not a success, as an error.
@@ -97,7 +102,7 @@ func refuse(reason, message string, cause error) error {
 		wire.RefusedChallenge: http.StatusUnauthorized, wire.RefusedToken: http.StatusForbidden,
 		wire.RefusedRevoked: http.StatusForbidden, wire.RefusedUnknown: http.StatusForbidden,
 		wire.RefusedBusy: http.StatusTooManyRequests, wire.RefusedInvalid: http.StatusBadRequest,
-		wire.RefusedHardware: http.StatusForbidden,
+		wire.RefusedHardware: http.StatusForbidden, wire.RefusedPending: http.StatusAccepted, wire.RefusedDenied: http.StatusForbidden,
 	}[reason]
 	return &refusal{status: status, reason: reason, message: message, cause: cause}
 }
@@ -108,12 +113,12 @@ func refuseToken(cause error) error {
 	return refuse(wire.RefusedToken, "this hub does not know this join token: get a new one with `skerry site token`", cause)
 }
 
-func (d *Desk) handler(what string, serve func(context.Context, wire.EnrollRequest) (wire.EnrollResponse, error)) http.Handler {
+func (d *Desk) handler(what string, serve func(context.Context, wire.EnrollRequest, string) (wire.EnrollResponse, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var response wire.EnrollResponse
 		request, err := d.read(w, r)
 		if err == nil {
-			response, err = serve(r.Context(), request)
+			response, err = serve(r.Context(), request, r.RemoteAddr)
 		}
 		d.requests.WithLabelValues(what, decision(err)).Inc()
 		log := d.o.Log.With("audit", what, "remote", r.RemoteAddr, "token", request.TokenID)
@@ -141,6 +146,7 @@ func (d *Desk) refuse(w http.ResponseWriter, log *slog.Logger, err error) {
 	switch r.reason {
 	case wire.RefusedChallenge:
 		body.Challenge = d.challenges.make(d.o.Now())
+	case wire.RefusedPending: // the claim was written down; each poll is not
 	case wire.RefusedBusy:
 		w.Header().Set("Retry-After", "5")
 		log.Warn("audit", "decision", r.reason)
@@ -189,16 +195,21 @@ func (d *Desk) read(w http.ResponseWriter, r *http.Request) (wire.EnrollRequest,
 }
 
 // join admits the holder of a token.
-func (d *Desk) join(ctx context.Context, request wire.EnrollRequest) (wire.EnrollResponse, error) {
+func (d *Desk) join(ctx context.Context, request wire.EnrollRequest, _ string) (wire.EnrollResponse, error) {
 	token, err := d.use(ctx, request)
 	if err != nil {
 		return wire.EnrollResponse{}, err
 	}
 	member := Member{Site: token.Site, ID: token.Member, Key: token.UsedBy, SealKey: request.SealKey, Enrolled: token.UsedAt, Fingerprint: request.Hardware.Fingerprint}
+	return d.seat(ctx, member, request)
+}
+
+// seat makes member the one of its site, cuts off those that were, and answers with its credentials.
+func (d *Desk) seat(ctx context.Context, member Member, request wire.EnrollRequest) (wire.EnrollResponse, error) {
 	replaced, err := d.admit(ctx, member)
 	switch {
 	case errors.Is(err, ErrUnknown):
-		return wire.EnrollResponse{}, refuseToken(fmt.Errorf("site %q: %w", token.Site, err))
+		return wire.EnrollResponse{}, refuseToken(fmt.Errorf("site %q: %w", member.Site, err))
 	case errors.Is(err, ErrHardware): // bound after the token was used
 		return wire.EnrollResponse{}, refuseHardware(err)
 	case err != nil:
@@ -261,14 +272,14 @@ func (d *Desk) checkHardware(ctx context.Context, token TokenRecord, fingerprint
 	if err := checkBound(token.Fingerprint, fingerprint); err != nil {
 		return refuseHardware(fmt.Errorf("this join token of site %q: %w", token.Site, err))
 	}
-	bound, err := d.o.Members.Bound(ctx, token.Site)
+	site, err := d.o.Members.Seat(ctx, token.Site)
 	if errors.Is(err, ErrUnknown) {
 		return refuseToken(err)
 	}
 	if err != nil {
 		return err
 	}
-	if err := checkBound(bound, fingerprint); err != nil {
+	if err := checkBound(site.Fingerprint, fingerprint); err != nil {
 		return refuseHardware(fmt.Errorf("site %q: %w", token.Site, err))
 	}
 	return nil
@@ -297,7 +308,7 @@ func (d *Desk) admit(ctx context.Context, m Member) (replaced []Member, err erro
 }
 
 // renew gives new credentials to the holder of a member's key.
-func (d *Desk) renew(ctx context.Context, request wire.EnrollRequest) (wire.EnrollResponse, error) {
+func (d *Desk) renew(ctx context.Context, request wire.EnrollRequest, _ string) (wire.EnrollResponse, error) {
 	if err := errors.Join(request.Site.Validate(), request.Member.Validate()); err != nil {
 		return wire.EnrollResponse{}, refuse(wire.RefusedInvalid, "site and member must be set", err)
 	}

@@ -113,17 +113,27 @@ func (s *siteMembers) Admit(ctx context.Context, m Member) (replaced []Member, e
 	return replaced, nil
 }
 
-// Bound implements Members.
-func (s *siteMembers) Bound(ctx context.Context, name fleet.SiteName) (string, error) {
+// Seat implements Members.
+func (s *siteMembers) Seat(ctx context.Context, name fleet.SiteName) (Seat, error) {
 	var site v1alpha1.Site
 	err := s.fresh.Get(ctx, client.ObjectKey{Name: string(name)}, &site)
 	switch {
 	case apierrors.IsNotFound(err), err == nil && !site.DeletionTimestamp.IsZero():
-		return "", fmt.Errorf("site %q: %w", name, ErrUnknown)
+		return Seat{}, fmt.Errorf("site %q: %w", name, ErrUnknown)
 	case err != nil:
-		return "", fmt.Errorf("read site %q: %w", name, err)
+		return Seat{}, fmt.Errorf("read site %q: %w", name, err)
 	}
-	return site.Spec.Fingerprint, nil
+	return seatOf(&site), nil
+}
+
+func seatOf(site *v1alpha1.Site) Seat {
+	s := Seat{Fingerprint: site.Spec.Fingerprint}
+	for _, m := range site.Status.Members {
+		if !hub.Revoked(site, m.ID) {
+			s.Taken = fleet.MemberID(m.ID)
+		}
+	}
+	return s
 }
 
 // changed names the API's refusal of an object that others changed.

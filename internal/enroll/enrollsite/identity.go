@@ -124,6 +124,14 @@ func keyPair(chain string, key crypto.Signer) (*tls.Certificate, error) {
 // that refuses is a *RefusedError. A machine that asked before with the same token asks with the same
 // keys, so that a lost answer costs no token.
 func Join(ctx context.Context, o Options, token enroll.Token) (*Identity, error) {
+	identity, err := join(ctx, o, token, wire.PathEnroll)
+	if err != nil {
+		return nil, fmt.Errorf("join with token %s: %w", token.ID, err)
+	}
+	return identity, nil
+}
+
+func join(ctx context.Context, o Options, token enroll.Token, ask string) (*Identity, error) {
 	path, pending := filepath.Join(o.Dir, IdentityFile), filepath.Join(o.Dir, pendingFile)
 	s, err := readState(pending)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -148,15 +156,15 @@ func Join(ctx context.Context, o Options, token enroll.Token) (*Identity, error)
 	}
 	seal, err := s.sealKey()
 	if err != nil {
-		return nil, fmt.Errorf("join: %w", err)
+		return nil, err
 	}
 	a := &asker{key: s.key(), tls: t.config(nil), proxy: o.Proxy, pin: t.pin}
-	response, err := a.askServing(ctx, o, s, token.URLs, wire.PathEnroll, wire.EnrollRequest{
+	response, err := a.askServing(ctx, o, s, token.URLs, ask, wire.EnrollRequest{
 		TokenID: token.ID, TokenSecret: token.Secret.Wire(), SealKey: seal.PublicKey().Bytes(),
 		Hardware: o.Hardware, Version: o.Version,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("join with token %s: %w", token.ID, err)
+		return nil, err
 	}
 	s.TokenID, s.HubURLs, s.Pin, s.HubTime = "", token.URLs, token.CA[:], token.Issued.Unix()
 	s = s.with(response)
