@@ -184,7 +184,7 @@ func TestFull(t *testing.T) {
 	if !strings.Contains(s.log.String(), "delete what is not needed") {
 		t.Errorf("the log says %q", s.log)
 	}
-	for i := range keys / 2 {
+	for i := range keys - 2 { // etcd lets in what comes between two looks at its size, which may be much
 		_, err := s.client.Delete(t.Context(), fmt.Sprint("key-", i+1))
 		s.must(err)
 	}
