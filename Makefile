@@ -7,7 +7,7 @@ TOOL = $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 NORACE = ./internal/kube/... ./internal/kubetest/... ./cmd/... ./test/...
 RACE = $(shell $(GO) list ./... | grep -v -E '/(internal/kube|internal/kubetest|cmd|test)(/|$$)')
 
-.PHONY: help up quick test lint bench generate verify soak build
+.PHONY: help up quick test lint bench bench-wasm generate verify image soak build
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -24,14 +24,15 @@ quick: ## Unit tests without the race detector
 
 test: ## All tests
 	# What others link stands alone, outside this tree.
-	@for module in api; do \
+	cd sdk/go && GOWORK=off GOOS=wasip1 GOARCH=wasm $(GO) vet ./...
+	@for module in api sdk/go; do \
 		alone=$$(mktemp -d) && cp -r $$module/. $$alone && cd $$alone && \
 		GOWORK=off $(GO) vet ./... && GOWORK=off $(GO) test ./... ; code=$$?; \
 		cd $(CURDIR) && rm -rf $$alone && [ $$code = 0 ] || exit 1; \
 	done
 	# These run programs that the cache of test results does not know of.
-	$(GO) test -count=1 $(NORACE)
-	$(GO) test -race $(RACE)
+	$(GO) test -count=1 -timeout=30m $(NORACE)
+	$(GO) test -race -timeout=30m $(RACE)
 
 lint: ## gofmt, vet, staticcheck
 	@out=$$(git ls-files '*.go' | xargs gofmt -l); test -z "$$out" || { echo "not gofmt'ed:"; echo "$$out"; exit 1; }
@@ -41,6 +42,9 @@ lint: ## gofmt, vet, staticcheck
 bench: ## The figures of docs/benchmarks
 	$(GO) run ./test/bench
 
+bench-wasm: ## The figures of docs/benchmarks/wasm.md; needs clang and wasi-libc
+	$(GO) run ./test/bench/wasm
+
 generate: ## CRDs, deep copies, references, import lists
 	cd api && $(GO) tool -modfile=../tools/go.mod controller-gen object paths=./...
 	cd api && $(GO) tool -modfile=../tools/go.mod controller-gen crd paths=./... output:crd:artifacts:config=../config/crd
@@ -49,6 +53,9 @@ generate: ## CRDs, deep copies, references, import lists
 
 verify: generate ## Generated files are as their sources say
 	@git diff --exit-code || { echo "run make generate and commit"; exit 1; }
+
+image: ## The hub's container image, as an OCI layout in image/ (VERSION=1.0.0)
+	$(GO) run ./deploy/image --version $(or $(VERSION),devel) --output image
 
 soak: ## Kill hub and sites at random while releases go out (SEEDS=n)
 	SKERRY_SOAK=$(or $(SEEDS),10) $(GO) test ./test/fault -count=1 -timeout=0 -v

@@ -13,3 +13,8 @@ import "embed"
 //
 //go:embed hello/main.go hello/page.html hello/*.tmpl
 var Hello embed.FS
+
+// HelloWasm is the directory "hello-wasm": a small HTTP app in Go, as a WebAssembly module.
+//
+//go:embed hello-wasm/main.go hello-wasm/*.tmpl
+var HelloWasm embed.FS

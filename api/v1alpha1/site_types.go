@@ -43,6 +43,13 @@ type SiteSpec struct {
 	// +optional
 	Zone string `json:"zone,omitempty"`
 
+	// TimeZone is the site's, by its name in the IANA time zone database, such as Europe/Berlin. Schedules
+	// follow it; apps read it as SKERRY_TIME_ZONE. Empty means UTC.
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:Pattern=`^$|^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$`
+	// +optional
+	TimeZone string `json:"timeZone,omitempty"`
+
 	// Fingerprint, if set, is that of the only machine that may join this site, as `skerry-site fingerprint`
 	// prints it there. It keeps a token from being used at the wrong place; it is not a secret. Members that
 	// joined before it was set stay.

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	_ "time/tzdata" // a box may have none of its own
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +29,10 @@ func main() {
 		var h interface{ Hint() string }
 		if errors.As(err, &h) && h.Hint() != "" {
 			fmt.Fprintf(os.Stderr, "Hint: %s\n", h.Hint())
+		}
+		var u sitecli.UsageError
+		if errors.As(err, &u) {
+			os.Exit(2)
 		}
 		os.Exit(1)
 	}
@@ -53,6 +58,7 @@ func root() *cobra.Command {
 		Program: "skerry-site", Out: os.Stdout,
 		Join: func(ctx context.Context, o sitecli.RunOptions) error { return agent.Join(ctx, version(), os.Stderr, o) },
 	})...)
+	sitecli.MarkUsage(c)
 	return c
 }
 

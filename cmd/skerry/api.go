@@ -51,14 +51,25 @@ func (a *apiParts) reaches(publicURL string, port net.Addr) string {
 }
 
 func openAPI(ctx context.Context, o hubOptions, ports *dirs.Ports, metrics prometheus.Registerer) (*apiParts, error) {
+	if o.inCluster {
+		config, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("--in-cluster: this is no pod with a service account: %w", err)
+		}
+		return existingAPI(config)
+	}
 	if o.kubeconfig != "" {
-		return existingAPI(o.kubeconfig)
+		config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+		if err != nil {
+			return nil, fmt.Errorf("read --kubeconfig: %w", err)
+		}
+		return existingAPI(config)
 	}
 	l, err := ports.Listen("kubernetes", o.kubeAddr, o.kubeExact)
 	if err != nil {
 		return nil, err
 	}
-	options := kube.Options{Dir: filepath.Join(o.dataDir, "kubernetes"), Listener: l, Identity: o.identity, Log: o.log}
+	options := kube.Options{Dir: filepath.Join(o.dataDir, dirs.Kubernetes), Listener: l, Identity: o.identity, Log: o.log}
 	for _, name := range o.names {
 		if ip := net.ParseIP(name); ip != nil {
 			options.IPs = append(options.IPs, ip)
@@ -91,11 +102,7 @@ func openAPI(ctx context.Context, o hubOptions, ports *dirs.Ports, metrics prome
 }
 
 // existingAPI uses a cluster that is there: it starts nothing and stops nothing.
-func existingAPI(file string) (*apiParts, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", file)
-	if err != nil {
-		return nil, fmt.Errorf("read --kubeconfig: %w", err)
-	}
+func existingAPI(config *rest.Config) (*apiParts, error) {
 	config.QPS = -1
 	check := func(ctx context.Context) error {
 		client, err := rest.HTTPClientFor(config)

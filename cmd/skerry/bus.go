@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/skerry-dev/skerry/cmd/internal/dirs"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollhub"
 	"github.com/skerry-dev/skerry/internal/natsbus"
 	"github.com/skerry-dev/skerry/internal/natsserver"
@@ -75,7 +76,7 @@ func (b *busParts) register(metrics prometheus.Registerer) error {
 }
 
 func embeddedBus(ctx context.Context, o hubOptions, serving *enrollhub.Serving, log *slog.Logger) (*busParts, error) {
-	options := natsserver.Options{Dir: filepath.Join(o.dataDir, "bus"), Log: log, Listen: o.natsListen}
+	options := natsserver.Options{Dir: filepath.Join(o.dataDir, dirs.Bus), Log: log, Listen: o.natsListen}
 	if o.natsListen != "" {
 		options.TLS = serving.TLSConfig()
 	}

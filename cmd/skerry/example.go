@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/skerry-dev/skerry/api/v1alpha1"
+	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/app/bundle"
 	"github.com/skerry-dev/skerry/internal/ociclient"
 )
@@ -51,7 +52,7 @@ func startExample(ctx context.Context, f upFlags, log *slog.Logger) *example {
 	go func() {
 		defer close(e.built)
 		dir := filepath.Join(f.dataDir, "example")
-		if _, err := bundle.Scaffold(dir, exampleName); err != nil && !errors.Is(err, os.ErrExist) {
+		if _, err := bundle.Scaffold(dir, exampleName, app.RuntimeProcess); err != nil && !errors.Is(err, os.ErrExist) {
 			log.Debug("example is laid out already", "error", err)
 		}
 		// Only this machine's platform: its sites are here.

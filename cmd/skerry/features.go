@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/skerry-dev/skerry/cmd/internal/installer"
 	"github.com/skerry-dev/skerry/internal/app/apphub"
@@ -9,6 +12,7 @@ import (
 	"github.com/skerry-dev/skerry/internal/hub"
 	"github.com/skerry-dev/skerry/internal/ociregistry"
 	"github.com/skerry-dev/skerry/internal/secret/secrethub"
+	"github.com/skerry-dev/skerry/internal/telemetry"
 	"github.com/skerry-dev/skerry/internal/wire"
 )
 
@@ -21,15 +25,17 @@ type features struct {
 	registry *registryFeature
 	bus      *busFeature
 	install  *installer.Feature
+	metrics  *metricsFeature
 }
 
-func newFeatures(siteBinaries string, bus *busParts, authority *enrollhub.Authority, gateways *enrollhub.GatewayAuthority) *features {
+func newFeatures(siteBinaries string, metrics map[string]prometheus.Gatherer, bus *busParts, authority *enrollhub.Authority, gateways *enrollhub.GatewayAuthority) *features {
 	found := &bundles{}
 	f := &features{
 		enroll:  enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus.issuer, Authority: authority, Gateways: gateways, BusURLs: bus.siteURLs}),
 		apps:    apphub.New(found),
 		bus:     &busFeature{bus},
 		install: installer.New(siteBinaries),
+		metrics: &metricsFeature{metrics},
 	}
 	f.secrets = secrethub.New(f.apps)
 	f.apps.UseSecrets(f.secrets)
@@ -54,6 +60,7 @@ func (f *features) list() []hub.Feature {
 		f.apps,
 		f.secrets,
 		f.install,
+		f.metrics,
 	}
 }
 
@@ -66,5 +73,28 @@ func (f *busFeature) Name() string { return "bus" }
 // Setup implements hub.Feature.
 func (f *busFeature) Setup(_ context.Context, h *hub.Host) error {
 	h.Public.Handle(wire.PathBus, f.bus.webSocket)
+	return nil
+}
+
+// metricsFeature serves the hub's metrics on its port, to who may read the path in the Kubernetes API.
+type metricsFeature struct {
+	paths map[string]prometheus.Gatherer
+}
+
+// Name implements hub.Feature.
+func (f *metricsFeature) Name() string { return "metrics" }
+
+// Setup implements hub.Feature.
+func (f *metricsFeature) Setup(_ context.Context, h *hub.Host) error {
+	serve := telemetry.Handler(f.paths, nil)
+	for path := range f.paths {
+		h.Public.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+			if _, err := h.People.Check(r, hub.Right{Verb: "get", Path: path}); err != nil {
+				hub.Fail(w, err)
+				return
+			}
+			serve.ServeHTTP(w, r)
+		})
+	}
 	return nil
 }

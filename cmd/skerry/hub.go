@@ -17,6 +17,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	"github.com/skerry-dev/skerry/cmd/internal/backup"
 	"github.com/skerry-dev/skerry/cmd/internal/dirs"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollhub"
 	"github.com/skerry-dev/skerry/internal/hub"
@@ -38,12 +39,16 @@ type hubOptions struct {
 	names     []string
 	// kubeconfig names an existing cluster's API in place of the embedded one.
 	kubeconfig string
+	// inCluster uses the API of the cluster in which this runs as a pod.
+	inCluster bool
 	// identity is how the embedded API knows people.
 	identity kube.Identity
 	// natsListen is the address of NATS' own TLS port, for large hubs.
 	natsListen string
 	external   externalNATS
 	adminAddr  string
+	// backups are made when its directory is set.
+	backups backup.Schedule
 	// siteBinaries is the directory of the agents that new machines get.
 	siteBinaries string
 	log          *slog.Logger
@@ -89,11 +94,14 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 	if hubURL == "" {
 		hubURL = "https://" + listener.Addr().String()
 	}
-	authority, err := enrollhub.OpenAuthority(filepath.Join(o.dataDir, "ca"), time.Now)
+	if err := os.WriteFile(filepath.Join(o.dataDir, dirs.URLFile), []byte(hubURL+"\n"), 0o600); err != nil {
+		return fmt.Errorf("remember the hub's URL: %w", err)
+	}
+	authority, err := enrollhub.OpenAuthority(filepath.Join(o.dataDir, dirs.CA), time.Now)
 	if err != nil {
 		return err
 	}
-	gateways, err := enrollhub.OpenGatewayAuthority(filepath.Join(o.dataDir, "ca"), time.Now)
+	gateways, err := enrollhub.OpenGatewayAuthority(filepath.Join(o.dataDir, dirs.CA), time.Now)
 	if err != nil {
 		return err
 	}
@@ -114,8 +122,11 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 	}
 	events.api(api.config.Host)
 
-	features := newFeatures(o.siteBinaries, bus, authority, gateways)
-	registry, err := ociregistry.Open(filepath.Join(o.dataDir, "registry"), ociregistry.Options{
+	exported := map[string]prometheus.Gatherer{
+		"/metrics": telemetry.Join(metrics, ctrlmetrics.Registry), "/metrics/kubernetes": api.metrics,
+	}
+	features := newFeatures(o.siteBinaries, exported, bus, authority, gateways)
+	registry, err := ociregistry.Open(filepath.Join(o.dataDir, dirs.Registry), ociregistry.Options{
 		Authorizer: features.registry, Log: o.log.With("component", "registry"), Metrics: metrics,
 	})
 	if err != nil {
@@ -128,7 +139,11 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	if err := serveAdmin(ctx, &wg, o, metrics, api); err != nil {
+	if err := serveAdmin(ctx, &wg, o, exported, api); err != nil {
+		return err
+	}
+	backUp, err := scheduleBackups(o, metrics)
+	if err != nil {
 		return err
 	}
 	wg.Go(func() {
@@ -147,6 +162,7 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 		Config: api.config, Bus: bus.client, Store: bus.store, Listener: listener, TLS: serving.TLSConfig(),
 		URL: hubURL, CA: authority.PEM(), GatewayCA: gateways.PEM(), Features: features.list(), Log: o.log, Metrics: metrics,
 	}, func() {
+		wg.Go(func() { backUp(ctx) })
 		events.hub(hubURL)
 		started(runningHub{config: api.config, url: hubURL, dataDir: o.dataDir})
 	})
@@ -165,7 +181,21 @@ func quietLibraries(log *slog.Logger) {
 	ctrl.SetLogger(logr.FromSlogHandler(quiet))
 }
 
-func serveAdmin(ctx context.Context, wg *sync.WaitGroup, o hubOptions, metrics *prometheus.Registry, api *apiParts) error {
+// scheduleBackups returns what backs the hub up until its context ends; it does nothing unless it was asked for.
+func scheduleBackups(o hubOptions, metrics prometheus.Registerer) (func(context.Context), error) {
+	if o.backups.Dir == "" {
+		return func(context.Context) {}, nil
+	}
+	s := o.backups
+	s.Log = o.log.With("component", "backup")
+	s.Save = func(ctx context.Context, file string) error {
+		_, err := backup.Save(ctx, backup.Options{DataDir: o.dataDir, Version: version(), Log: s.Log, Running: true}, file)
+		return err
+	}
+	return s.Run, s.Register(metrics)
+}
+
+func serveAdmin(ctx context.Context, wg *sync.WaitGroup, o hubOptions, metrics map[string]prometheus.Gatherer, api *apiParts) error {
 	if o.adminAddr == "" {
 		return nil
 	}
@@ -176,9 +206,7 @@ func serveAdmin(ctx context.Context, wg *sync.WaitGroup, o hubOptions, metrics *
 	if err := os.WriteFile(filepath.Join(o.dataDir, "admin.addr"), []byte(l.Addr().String()), 0o600); err != nil {
 		return fmt.Errorf("remember administration address: %w", err)
 	}
-	handler := telemetry.Handler(map[string]prometheus.Gatherer{
-		"/metrics": telemetry.Join(metrics, ctrlmetrics.Registry), "/metrics/kubernetes": api.metrics,
-	}, map[string]telemetry.Check{"kubernetes": api.check})
+	handler := telemetry.Handler(metrics, map[string]telemetry.Check{"kubernetes": api.check})
 	wg.Go(func() {
 		if err := telemetry.Serve(ctx, l, handler); err != nil {
 			o.log.Error("administration port failed", "error", err)

@@ -1,27 +1,32 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/skerry-dev/skerry/cmd/internal/backup"
 	"github.com/skerry-dev/skerry/cmd/internal/dirs"
 	"github.com/skerry-dev/skerry/cmd/internal/service"
 	"github.com/skerry-dev/skerry/internal/cli"
 	"github.com/skerry-dev/skerry/internal/telemetry"
 )
 
-func newHub() *cobra.Command {
+func newHub(out io.Writer) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "hub",
-		Short:   "Run a hub",
+		Short:   "Run a hub, and keep it",
 		Example: "  skerry hub run --addr 0.0.0.0:7443 --name hub.example.com --public-url https://hub.example.com:7443",
 		Args:    cobra.ArbitraryArgs,
 		RunE:    cli.GroupRun,
 	}
-	c.AddCommand(newHubRun())
+	c.AddCommand(newHubRun(), newHubBackup(out), newHubRestore(out))
 	c.AddCommand(service.HubCommands(service.Options{Program: "skerry", Out: os.Stdout})...)
 	return c
 }
@@ -51,7 +56,7 @@ func newHubRun() *cobra.Command {
 			if o.log, err = telemetry.NewLogger(os.Stderr, logFormat, level); err != nil {
 				return cli.Usage(err)
 			}
-			if err := o.checkExternal(); err != nil {
+			if err := errors.Join(o.checkExternal(), checkBackups(cmd, o.backups)); err != nil {
 				return cli.Usage(err)
 			}
 			o.dataDir = dir
@@ -77,12 +82,17 @@ func newHubRun() *cobra.Command {
 	f.StringVar(&o.kubeAddr, "kube-addr", "127.0.0.1:6443", "address of the embedded Kubernetes API")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "use the API of this cluster and start none")
 	o.identity.AddFlags(f)
+	f.BoolVar(&o.inCluster, "in-cluster", false, "use the API of the cluster in which this runs as a pod, and start none")
+	c.MarkFlagsMutuallyExclusive("kubeconfig", "in-cluster")
 	f.StringVar(&o.natsListen, "nats-listen", "", "address of NATS' own TLS port, for hubs of many thousand sites")
 	f.StringVar(&o.external.url, "nats-url", "", "use this NATS and start none; its port must be open to the hub alone; needs --nats-account and --nats-signing-key")
 	f.StringVar(&o.external.account, "nats-account", "", "public key of the NATS account")
 	f.StringVar(&o.external.signingKey, "nats-signing-key", "", "file with the seed of a signing key of that account")
 	f.StringVar(&o.external.ca, "nats-ca", "", "file with the authority of that NATS' certificate in PEM (default: the machine's own)")
 	f.StringVar(&o.adminAddr, "admin-addr", "127.0.0.1:0", "loopback address of health, metrics and profiles; empty for none")
+	f.StringVar(&o.backups.Dir, "backup-dir", "", "back the hub up into this directory; its files hold every key of the hub")
+	f.DurationVar(&o.backups.Every, "backup-every", 24*time.Hour, "time between two backups, counted over restarts")
+	f.IntVar(&o.backups.Keep, "backup-keep", 7, "how many backups stay in that directory")
 	f.StringVar(&o.siteBinaries, "site-binaries", "", "directory with skerry-site-linux-amd64 and -arm64 for machines that install themselves (default: that of this program)")
 	f.StringVar(&logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&logFormat, "log-format", "", "text or json (default: text on a terminal)")
@@ -99,4 +109,82 @@ func (o hubOptions) checkExternal() error {
 		return fmt.Errorf("--nats-url, --nats-account and --nats-signing-key belong together")
 	}
 	return nil
+}
+
+// checkBackups refuses a schedule that cannot be kept.
+func checkBackups(cmd *cobra.Command, s backup.Schedule) error {
+	for _, name := range []string{"backup-every", "backup-keep"} {
+		if s.Dir == "" && cmd.Flags().Changed(name) {
+			return fmt.Errorf("--%s belongs to --backup-dir", name)
+		}
+	}
+	if s.Every < time.Second {
+		return fmt.Errorf("--backup-every %s: want a second or more", s.Every)
+	}
+	if s.Keep < 1 {
+		return fmt.Errorf("--backup-keep %d: want 1 or more", s.Keep)
+	}
+	return nil
+}
+
+const dataDirUsage = "data directory of the hub (default: $SKERRY_HOME, then $XDG_DATA_HOME/skerry; /var/lib/skerry for root)"
+
+func newHubBackup(out io.Writer) *cobra.Command {
+	var dataDir string
+	c := &cobra.Command{
+		Use:   "backup FILE",
+		Short: "Save a hub into one file",
+		Long: "Save a hub, running or stopped, into one file from which `skerry hub restore` makes the same hub to\n" +
+			"the same sites. The file holds every key of the hub in the clear: keep it as you keep those. An older\n" +
+			"FILE is replaced once the new one is whole.",
+		Example: "  skerry hub backup --data-dir /var/lib/skerry-hub /backup/hub.tar.gz",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir, err := dirs.Data(dataDir)
+			if err != nil {
+				return err
+			}
+			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelError}))
+			m, err := backup.Save(cmd.Context(), backup.Options{DataDir: dir, Version: version(), Log: log}, args[0])
+			if err != nil {
+				return err
+			}
+			info, err := os.Stat(args[0])
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(out, "hub %s saved to %s (%d KiB)\n", m.URL, args[0], info.Size()>>10)
+			return nil
+		},
+	}
+	c.Flags().StringVar(&dataDir, "data-dir", "", dataDirUsage)
+	return c
+}
+
+func newHubRestore(out io.Writer) *cobra.Command {
+	var dataDir string
+	c := &cobra.Command{
+		Use:   "restore FILE",
+		Short: "Make a hub from a backup",
+		Long: "Make a hub's data directory from a file of `skerry hub backup`. The directory must be empty or not there.\n" +
+			"Then run the hub where its sites look for it. They are told everything anew, as of the backup; what\n" +
+			"joined, was revoked or was applied since is not known.",
+		Example: "  skerry hub restore --data-dir /var/lib/skerry-hub /backup/hub.tar.gz",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir, err := dirs.Data(dataDir)
+			if err != nil {
+				return err
+			}
+			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelError}))
+			m, err := backup.Restore(args[0], dir, log)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(out, "hub of %s restored to %s; its sites look for it at %s\n", m.Time.Format(time.RFC3339), dir, m.URL)
+			return nil
+		},
+	}
+	c.Flags().StringVar(&dataDir, "data-dir", "", dataDirUsage)
+	return c
 }

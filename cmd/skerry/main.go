@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	_ "time/tzdata" // a box may have none of its own
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -46,7 +47,7 @@ func root() *cobra.Command {
 		Join: func(ctx context.Context, o sitecli.RunOptions) error { return agent.Join(ctx, version(), os.Stderr, o) },
 	})...)
 	c := cli.New(version(), streams, cli.Starters{
-		Commands:     []*cobra.Command{newUp(os.Stdout, os.Stderr), newDown(os.Stdout), newHub()},
+		Commands:     []*cobra.Command{newUp(os.Stdout, os.Stderr), newDown(os.Stdout), newHub(os.Stdout)},
 		SiteCommands: siteCommands,
 	})
 	c.AddCommand(docs.Command(root))

@@ -9,8 +9,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-
-	"github.com/skerry-dev/skerry/internal/fleet"
 )
 
 // ErrBundle is wrapped by every error about a bundle that cannot be used.
@@ -42,6 +40,8 @@ type BundleConfig struct {
 	Runtime string `json:"runtime"`
 	// Process is how to run it when Runtime is "process".
 	Process *ProcessConfig `json:"process,omitempty"`
+	// Wasm is how to run it when Runtime is "wasm".
+	Wasm *WasmConfig `json:"wasm,omitempty"`
 	// Defaults are the bundle's part of the app's configuration, nil when it has none. The hub makes each
 	// site's configuration of it; sites do not look at it.
 	Defaults *Defaults `json:"defaults,omitempty"`
@@ -70,18 +70,29 @@ type ProcessConfig struct {
 // Environment is what the bundle declares for its runtime; an app may override it. It is nil when the
 // bundle declares none, and must not be changed.
 func (c BundleConfig) Environment() map[string]string {
-	if c.Process != nil {
+	switch {
+	case c.Process != nil:
 		return c.Process.Env
+	case c.Wasm != nil:
+		return c.Wasm.Env
 	}
 	return nil
 }
 
 // DataDirs names the directories that outlive releases.
 func (c BundleConfig) DataDirs() []string {
-	if c.Process != nil {
+	switch {
+	case c.Process != nil:
 		return c.Process.Data
+	case c.Wasm != nil:
+		return c.Wasm.dataDirs()
 	}
 	return nil
+}
+
+// ExclusiveData says that two releases may not run beside each other.
+func (c BundleConfig) ExclusiveData() bool {
+	return c.Process != nil && c.Process.ExclusiveData || c.Wasm != nil && c.Wasm.ExclusiveData
 }
 
 // Probe is an HTTP GET on the app's own port; a status of 200 to 399 is a success.
@@ -126,7 +137,18 @@ func (c BundleConfig) Validate() error {
 		if c.Process == nil {
 			return fmt.Errorf("process: must be set when runtime is %q: %w", c.Runtime, ErrBundle)
 		}
+		if c.Wasm != nil {
+			return fmt.Errorf("wasm: must not be set when runtime is %q: %w", c.Runtime, ErrBundle)
+		}
 		return c.Process.validate()
+	case RuntimeWasm:
+		if c.Wasm == nil {
+			return fmt.Errorf("wasm: must be set when runtime is %q: %w", c.Runtime, ErrBundle)
+		}
+		if c.Process != nil {
+			return fmt.Errorf("process: must not be set when runtime is %q: %w", c.Runtime, ErrBundle)
+		}
+		return c.Wasm.validate()
 	case "":
 		return fmt.Errorf("runtime: must be set: %w", ErrBundle)
 	}
@@ -151,13 +173,8 @@ func (p ProcessConfig) validate() error {
 			return fmt.Errorf("process.env: %w: %w", err, ErrBundle)
 		}
 	}
-	for i, name := range p.Data {
-		if err := (fleet.AppKey{Namespace: "data", Name: name}).Validate(); err != nil {
-			return fmt.Errorf("process.data[%d]: %w: %w", i, err, ErrBundle)
-		}
-		if slices.Contains(p.Data[:i], name) {
-			return fmt.Errorf("process.data[%d]: %q is named twice: %w", i, name, ErrBundle)
-		}
+	if err := checkData("process.data", p.Data); err != nil {
+		return err
 	}
 	if err := errors.Join(p.Readiness.validate("process.readiness"), p.Liveness.validate("process.liveness")); err != nil {
 		return err

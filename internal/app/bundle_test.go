@@ -18,7 +18,7 @@ func TestParseBundleConfig(t *testing.T) {
 	tests := []struct{ in, want, reason string }{
 		{process(``), "", "the least that a program needs"},
 		{process(`,"later":{"a":1}`), "", "a newer tool may say more"},
-		{`{"runtime":"wasm"}`, "", "another runtime is the site's to refuse"},
+		{`{"runtime":"later"}`, "", "another runtime is the site's to refuse"},
 		{process(`,"env":{"GREETING":"hi","_x1":""},"data":["db","files"],"stopGraceSeconds":20`), "", "everything in bounds"},
 		{process(`,"readiness":{"path":"/ready","periodSeconds":86400},"limits":{"memoryBytes":9223372036854775807}`), "", "the highest numbers"},
 		{`{"name":"hello"}`, "runtime", "without a runtime nobody can run it"},
@@ -82,7 +82,8 @@ func TestLocalPath(t *testing.T) {
 
 func FuzzParseBundleConfig(f *testing.F) {
 	f.Add([]byte(`{"name":"hello","version":"1","runtime":"process","process":{"command":["bin/hello"],"env":{"A":"b"},"data":["d"],"readiness":{"path":"/"}}}`))
-	f.Add([]byte(`{"runtime":"wasm"}`))
+	f.Add([]byte(`{"runtime":"wasm","wasm":{"module":"a.wasm","outbound":["*.example.com:443","[::1]:*"],"schedules":[{"name":"a","cron":"*/5 * * * *"}],"keyValue":{}}}`))
+	f.Add([]byte(`{"runtime":"wasm","wasm":{"module":"a.wasm","schedules":[{"name":"a","cron":"TZ=0"}]}}`))
 	f.Add([]byte(`null`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := app.ParseBundleConfig(data)

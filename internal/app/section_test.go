@@ -48,6 +48,7 @@ func frozen() map[string]any {
 		"section.json": app.Section{
 			Facts: fleet.Facts{Name: "shop-1", Labels: map[string]string{"kind": "shop"}, Zone: "north"}, Apps: []app.Placement{placement("hello")},
 		},
+		"section-zone.json":    app.Section{Facts: fleet.Facts{Name: "shop-1", TimeZone: "Europe/Berlin"}, Apps: []app.Placement{}},
 		"section-config.json":  app.Section{Apps: []app.Placement{withConfig(placement("hello"))}},
 		"section-secrets.json": app.Section{Apps: []app.Placement{withSecrets(placement("hello"))}},
 		"report.json": app.Report{Apps: []app.AppReport{{
@@ -61,6 +62,17 @@ func frozen() map[string]any {
 			Readiness: &app.Probe{Path: "/ready", PeriodSeconds: 1, TimeoutSeconds: 2, FailureThreshold: 3, InitialDelaySeconds: 4},
 			Liveness:  &app.Probe{Path: "/live", PeriodSeconds: 1, TimeoutSeconds: 2, FailureThreshold: 3, InitialDelaySeconds: 4},
 			Limits:    app.Limits{MemoryBytes: 1, CPUMillis: 2, PIDs: 3}, StopGraceSeconds: 20, Data: []string{"db"}, ExclusiveData: true,
+		}},
+		"config-wasm.json": app.BundleConfig{Name: "hello", Version: "1.0.0", Runtime: app.RuntimeWasm, Wasm: &app.WasmConfig{
+			Module: "bin/hello.wasm", Env: map[string]string{"A": "b"},
+			Limits: app.WasmLimits{
+				MemoryBytes: 1, TimeoutSeconds: 2, Concurrency: 3, Queue: 4, Prepared: 5, OutputBytes: 6, HeaderBytes: 7,
+				OutboundCalls: 8, OutboundBytes: 9,
+			},
+			Outbound: []string{"api.example.com:443"}, KeyValue: &app.WasmKeyValue{Keys: 1, Bytes: 2},
+			Tasks:     []app.WasmTask{{Name: "poll", Args: []string{"-v"}}},
+			Schedules: []app.WasmSchedule{{Name: "night", Args: []string{"-n"}, Cron: "0 3 * * *", TimeoutSeconds: 1}},
+			Data:      []string{"db"}, ExclusiveData: true,
 		}},
 		"config-defaults.json": app.BundleConfig{Name: "hello", Version: "1.0.0", Runtime: app.RuntimeProcess, Process: &app.ProcessConfig{
 			Command: []string{"bin/hello"},

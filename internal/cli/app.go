@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/app/bundle"
 	"github.com/skerry-dev/skerry/internal/fleet"
 )
@@ -23,20 +24,24 @@ func newApp(g *globals) *cobra.Command {
 }
 
 func newAppInit(g *globals) *cobra.Command {
-	return &cobra.Command{
+	var runtime string
+	c := &cobra.Command{
 		Use:   "init NAME",
 		Short: "Lay out the directory of a new app",
 		Long: "Lay out the directory NAME of a new app: a small HTTP app in Go that the stock toolchain builds,\n" +
 			"bundle.yaml, which says how it is built and run, and app.yaml, which says where. NAME may be a\n" +
-			"path; its last part is the app's name. Files that exist are never overwritten.",
-		Example: "  skerry app init hello && cd hello\n  skerry push . --version 1.0.0\n  skerry apply -f app.yaml",
-		Args:    exactArgs(1),
+			"path; its last part is the app's name. Files that exist are never overwritten.\n\n" +
+			"--runtime wasm makes it a WebAssembly module, which runs at sites of every machine and is held\n" +
+			"within its limits; process, the default, makes it a program.",
+		Example: "  skerry app init hello && cd hello\n  skerry push . --version 1.0.0\n  skerry apply -f app.yaml\n" +
+			"  skerry app init prices --runtime wasm",
+		Args: exactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			name := filepath.Base(args[0])
 			if err := (fleet.AppKey{Namespace: "default", Name: name}).Validate(); err != nil {
 				return Usage(err)
 			}
-			files, err := bundle.Scaffold(args[0], name)
+			files, err := bundle.Scaffold(args[0], name, runtime)
 			if err != nil {
 				return err
 			}
@@ -47,4 +52,6 @@ func newAppInit(g *globals) *cobra.Command {
 			return nil
 		},
 	}
+	c.Flags().StringVar(&runtime, "runtime", app.RuntimeProcess, "what runs it: process or wasm")
+	return c
 }

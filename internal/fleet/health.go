@@ -33,6 +33,8 @@ type Facts struct {
 	Name   SiteName          `json:"name"`
 	Labels map[string]string `json:"labels,omitempty"`
 	Zone   string            `json:"zone,omitempty"`
+	// TimeZone is a name of the IANA time zone database, such as "Europe/Berlin"; empty for UTC.
+	TimeZone string `json:"timeZone,omitempty"`
 }
 
 // Hardware describes the machine that a member runs on.

@@ -36,7 +36,7 @@ const FieldManager = "skerry-hub"
 const installTimeout = 30 * time.Second
 
 // InstallTypes applies the custom resource definitions that this hub was built with and returns when all
-// of them are served.
+// of them are served, and every object is stored in the version that they say.
 func InstallTypes(ctx context.Context, config *rest.Config) error {
 	scheme := runtime.NewScheme()
 	if err := apiextensionsv1.AddToScheme(scheme); err != nil {
@@ -77,6 +77,9 @@ func InstallTypes(ctx context.Context, config *rest.Config) error {
 		})
 		if err != nil {
 			return fmt.Errorf("wait until type %s is served: %w: %w", crd.GetName(), err, last)
+		}
+		if err := migrateStored(ctx, c, crd.GetName(), migratePage); err != nil {
+			return err
 		}
 	}
 	return nil

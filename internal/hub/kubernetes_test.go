@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -221,6 +222,19 @@ func testSites(t *testing.T, api *kubetest.Server) {
 	r.change("shop-1", false, func(s *v1alpha1.Site) { s.Spec.RevokedMembers = []string{"m-1"} })
 	r.wantReason("shop-1", "False Revoked")
 
+	r.eventually("a time zone that there is not is refused", func() string {
+		err := r.client.Create(ctx, &v1alpha1.Site{ObjectMeta: metav1.ObjectMeta{Name: "lost"}, Spec: v1alpha1.SiteSpec{TimeZone: "Europe/Nowhere"}}, client.DryRunAll)
+		if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "spec.timeZone") {
+			return fmt.Sprint(err)
+		}
+		return ""
+	})
+	for _, zone := range []string{"", "Europe/Berlin", "America/Argentina/Buenos_Aires", "UTC"} {
+		site := &v1alpha1.Site{ObjectMeta: metav1.ObjectMeta{Name: "found"}, Spec: v1alpha1.SiteSpec{TimeZone: zone}}
+		if err := r.client.Create(ctx, site, client.DryRunAll); err != nil {
+			t.Errorf("time zone %q: %v", zone, err)
+		}
+	}
 	testSiteGoes(t, r)
 	testPublished(t, r, api)
 }

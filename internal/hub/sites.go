@@ -10,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
@@ -37,6 +38,7 @@ func setupSites(h *Host) error {
 	r := &siteReconciler{host: h}
 	changes := NewNotifier()
 	h.Fleet.OnChange(changes.NotifySite)
+	Validate(h, "zone", "sites", checkTimeZone)
 	err := ctrl.NewControllerManagedBy(h.Manager).Named("site").
 		For(&v1alpha1.Site{}).
 		WatchesRawSource(changes.Source()).
@@ -46,6 +48,15 @@ func setupSites(h *Host) error {
 		return fmt.Errorf("set up site controller: %w", err)
 	}
 	return nil
+}
+
+// checkTimeZone refuses a time zone that there is not: schedules would run at another hour than is meant.
+func checkTimeZone(_ context.Context, _, site *v1alpha1.Site) ([]string, field.ErrorList) {
+	path := field.NewPath("spec", "timeZone")
+	if _, err := time.LoadLocation(site.Spec.TimeZone); err != nil || site.Spec.TimeZone == "Local" {
+		return nil, field.ErrorList{field.Invalid(path, site.Spec.TimeZone, "no time zone of the IANA database; want a name such as Europe/Berlin")}
+	}
+	return nil, nil
 }
 
 // Reconcile implements reconcile.Reconciler.

@@ -16,12 +16,22 @@ import (
 	"go.uber.org/zap"
 )
 
-// etcdQuotaBytes is where etcd stops taking writes. Skerry keeps little here (see the design); a store of
-// this size means that something else writes.
+// etcdQuotaBytes is where etcd stops taking writes; see upkeep for what happens then. Skerry keeps little here
+// (see the design); a store of this size means that something else writes.
 const etcdQuotaBytes = 4 << 30
 
 // slowRequest is how long etcd may take over a request before it says so.
 const slowRequest = time.Second
+
+// The one member. Its name and its peer address are part of the stored membership, so they are the same at
+// every start; nothing listens at the address, since a single member has no peers.
+const (
+	etcdName  = "skerry"
+	etcdToken = "etcd-cluster"
+	etcdDir   = "etcd"
+)
+
+func etcdPeer() *url.URL { return &url.URL{Scheme: "http", Host: "127.0.0.1:2380"} }
 
 // etcdServer is an embedded etcd of one member.
 type etcdServer struct {
@@ -35,7 +45,7 @@ type etcdServer struct {
 
 // startEtcd starts etcd on a loopback port of its own choice. Other programs of this machine reach the
 // port, so it asks for a client certificate of an authority that signs nothing else.
-func startEtcd(ctx context.Context, dir string, certs pki, log *slog.Logger) (*etcdServer, error) {
+func startEtcd(ctx context.Context, dir string, certs pki, quota int64, log *slog.Logger) (*etcdServer, error) {
 	ca, err := certs.authority("etcd-ca")
 	if err != nil {
 		return nil, err
@@ -53,18 +63,16 @@ func startEtcd(ctx context.Context, dir string, certs pki, log *slog.Logger) (*e
 		return nil, err
 	}
 	cfg := embed.NewConfig()
-	cfg.Name = "skerry"
-	cfg.Dir = filepath.Join(dir, "etcd")
-	// A single member has no peers: it listens for none. The advertised address is only its name, the
-	// same at every start, since it is part of the stored membership.
-	peer := url.URL{Scheme: "http", Host: "127.0.0.1:2380"}
+	cfg.Name = etcdName
+	cfg.Dir = filepath.Join(dir, etcdDir)
 	cfg.ListenPeerUrls = nil
-	cfg.AdvertisePeerUrls = []url.URL{peer}
-	cfg.InitialCluster = cfg.Name + "=" + peer.String()
+	cfg.AdvertisePeerUrls = []url.URL{*etcdPeer()}
+	cfg.InitialCluster = etcdName + "=" + etcdPeer().String()
+	cfg.InitialClusterToken = etcdToken
 	cfg.ListenClientUrls = []url.URL{*endpoint}
 	cfg.AdvertiseClientUrls = []url.URL{*endpoint}
 	cfg.ClientTLSInfo = transport.TLSInfo{CertFile: server.cert, KeyFile: server.key, TrustedCAFile: ca.certFile, ClientCertAuth: true, SkipClientSANVerify: true}
-	cfg.QuotaBackendBytes = etcdQuotaBytes
+	cfg.QuotaBackendBytes = quota
 	cfg.EnableGRPCGateway = false
 	cfg.WarningUnaryRequestDuration = slowRequest
 	core := newZapCore(log)
@@ -76,6 +84,10 @@ func startEtcd(ctx context.Context, dir string, certs pki, log *slog.Logger) (*e
 	s := &etcdServer{etcd: etcd, endpoint: endpoint.String(), ca: ca.certFile, client: client, log: core}
 	select {
 	case <-etcd.Server.ReadyNotify():
+		if err := writeFile(filepath.Join(dir, endpointFile), []byte(s.endpoint)); err != nil {
+			s.stop()
+			return nil, err
+		}
 		return s, nil
 	case err := <-etcd.Err():
 		s.stop()

@@ -41,6 +41,9 @@ type authority struct {
 // pair names the files of a certificate and its key.
 type pair struct{ cert, key string }
 
+// pkiDir is the name of its directory below Options.Dir.
+const pkiDir = "pki"
+
 // pki makes and keeps the certificates of one data directory.
 type pki struct {
 	dir string

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -45,6 +44,7 @@ type Server struct {
 	// ClientCA is the file of the authority that signs the certificates of people.
 	ClientCA string
 
+	ctx     context.Context // of what runs until Stop
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 	etcd    *etcdServer
@@ -65,7 +65,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		return nil, fmt.Errorf("make directory of the API server: %w", err)
 	}
 	rest.SetDefaultWarningHandler(rest.NoWarnings{})
-	certs := pki{dir: filepath.Join(o.Dir, "pki"), now: o.Now}
+	certs := pki{dir: KeysDir(o.Dir), now: o.Now}
 	cluster, err := certs.authority("ca")
 	if err != nil {
 		return nil, err
@@ -74,15 +74,24 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	etcd, err := startEtcd(ctx, o.Dir, certs, o.Log)
+	etcd, err := startEtcd(ctx, o.Dir, certs, etcdQuotaBytes, o.Log)
 	if err != nil {
 		return nil, err
 	}
-	s, err := startAPI(o, etcd, certs, authorities{cluster: cluster, proxy: proxy})
+	care, err := newUpkeep(ctx, o.Dir, o.Log)
 	if err != nil {
 		etcd.stop()
 		return nil, err
 	}
+	// Before anybody uses it, so that nobody waits for it.
+	care.once(ctx, maxTidyAtStart)
+	s, err := startAPI(o, etcd, certs, authorities{cluster: cluster, proxy: proxy})
+	if err != nil {
+		care.close()
+		etcd.stop()
+		return nil, err
+	}
+	s.wg.Go(func() { care.run(s.ctx) })
 	return s, nil
 }
 
@@ -106,7 +115,7 @@ func startAPI(o Options, etcd *etcdServer, certs pki, auths authorities) (*Serve
 		cancel()
 		return nil, fmt.Errorf("prepare the API server: %w", err)
 	}
-	s := &Server{cancel: cancel, etcd: etcd, stopped: make(chan struct{}), ClientCA: auths.cluster.certFile}
+	s := &Server{ctx: ctx, cancel: cancel, etcd: etcd, stopped: make(chan struct{}), ClientCA: auths.cluster.certFile}
 	_, port, err := net.SplitHostPort(o.Listener.Addr().String())
 	if err != nil {
 		cancel()

@@ -16,6 +16,19 @@ type keys struct {
 	operator, account, signing, system nkeys.KeyPair
 }
 
+// KeyFiles are the files below Options.Dir without which credentials that were issued hold no more, or that
+// were revoked hold again. The rest of the directory is what JetStream holds.
+func KeyFiles() []string {
+	return []string{operatorFile, accountFile, signingFile, systemFile, revocationsFile}
+}
+
+const (
+	operatorFile = "operator.seed"
+	accountFile  = "account.seed"
+	signingFile  = "signing.seed"
+	systemFile   = "system.seed"
+)
+
 // loadKeys reads the seeds below dir and makes those that are not there.
 func loadKeys(dir string) (keys, error) {
 	var k keys
@@ -24,10 +37,10 @@ func loadKeys(dir string) (keys, error) {
 		prefix nkeys.PrefixByte
 		into   *nkeys.KeyPair
 	}{
-		{"operator.seed", nkeys.PrefixByteOperator, &k.operator},
-		{"account.seed", nkeys.PrefixByteAccount, &k.account},
-		{"signing.seed", nkeys.PrefixByteAccount, &k.signing},
-		{"system.seed", nkeys.PrefixByteAccount, &k.system},
+		{operatorFile, nkeys.PrefixByteOperator, &k.operator},
+		{accountFile, nkeys.PrefixByteAccount, &k.account},
+		{signingFile, nkeys.PrefixByteAccount, &k.signing},
+		{systemFile, nkeys.PrefixByteAccount, &k.system},
 	} {
 		pair, err := loadSeed(filepath.Join(dir, item.name), item.prefix)
 		if err != nil {

@@ -19,6 +19,8 @@ import (
 // used for another member, so its revocation has no end.
 var forever = time.Date(2500, 1, 1, 0, 0, 0, 0, time.UTC)
 
+const revocationsFile = "revocations.json"
+
 // revocations are the users whose credentials hold no more, kept in one file. They are few: one for each
 // member that was revoked or replaced, and forgotten once its last credential has ended by itself,
 // because nobody issues a new one.
@@ -31,7 +33,7 @@ type revocations struct {
 }
 
 func loadRevocations(dir string, keep time.Duration, now time.Time) (*revocations, error) {
-	r := &revocations{path: filepath.Join(dir, "revocations.json"), keep: keep, users: map[string]int64{}}
+	r := &revocations{path: filepath.Join(dir, revocationsFile), keep: keep, users: map[string]int64{}}
 	data, err := os.ReadFile(r.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r, nil

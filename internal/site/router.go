@@ -2,6 +2,7 @@ package site
 
 import (
 	"context"
+	"net/http"
 
 	"github.com/skerry-dev/skerry/internal/fleet"
 )
@@ -35,8 +36,12 @@ type Route struct {
 	// State says what to do with requests.
 	State RouteState
 	// Target is the URL of the instance that answers, "http://127.0.0.1:1234" or "unix:///path"; used
-	// with RouteReady only.
+	// with RouteReady only. With a Handler it is any name that no other instance has, for Drain.
 	Target string
+	// Handler, when not nil, answers in place of a server at Target: the instance lives in this process. It
+	// gets the request as a server at Target would. It must be comparable, such as a pointer; two that
+	// differ are two instances. It answers its own failures.
+	Handler http.Handler
 	// Release is the name of the release that answers, passed to it in no header but named in errors.
 	Release string
 }

@@ -74,6 +74,8 @@ func rules() []rule {
 			reason: "a site half knows no Kubernetes: what crosses the bus are core types"},
 		{pkgs: []string{"internal/app/process"}, ours: join(kernel, []string{"internal/app", "internal/app/appsite"}), never: join(kubernetes, nats, wazero),
 			reason: "a runtime implements an interface of appsite and is handed in by cmd"},
+		{pkgs: []string{"internal/app/wasm", "internal/app/wasm/..."}, ours: join(kernel, []string{"internal/app", "internal/app/appsite", "internal/app/wasm/..."}), never: join(kubernetes, nats),
+			reason: "a runtime implements an interface of appsite and is handed in by cmd"},
 		{pkgs: []string{"internal/gateway"}, ours: kernel, never: join(kubernetes, nats, wazero),
 			reason: "a feature's core is shared by hub, site and command line: whatever it links, all of them link"},
 		{pkgs: []string{"internal/gateway/http"}, ours: join(kernel, []string{"internal/gateway", "internal/site"}), never: join(kubernetes, nats, wazero),
@@ -103,6 +105,7 @@ var onlyImporters = []struct {
 	{"k8s.io/kubernetes", []string{"internal/kube"}, "the API server has process-wide state and 100 MB: one package knows it"},
 	{"go.etcd.io/etcd/server", []string{"internal/kube"}, "etcd's server is a part of the API server"},
 	{"github.com/nats-io/nats-server", []string{"internal/natsserver"}, "one package knows how rights on the bus are given"},
+	{"github.com/tetratelabs/wazero", []string{"internal/app/wasm", "test/bench/wasm"}, "one package knows where the engine's own limits end"},
 	{"github.com/santhosh-tekuri/jsonschema", []string{"internal/app/appschema"}, "one package keeps it from loading anything and bounds what it may cost"},
 	{"go.etcd.io/bbolt", []string{"internal/store"}, "one package decides how a site's data is kept"},
 }

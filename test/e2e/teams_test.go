@@ -108,6 +108,26 @@ func teams(t *testing.T, f *fleettest.Fleet) {
 		ana.mayNot("forbidden", "site", "revoke", "shop-1")
 		ana.mayNot("forbidden", "user", "add", "eve", "--role", "fleet-admin")
 	})
+	t.Run("an editor does not reach Secrets and ConfigMaps beyond the namespace", func(t *testing.T) {
+		ana.t, admin.t = t, t
+		admin.may("apply", "-f", admin.file("vault.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: vault, namespace: default}\nstringData: {key: value}\n"+
+			"---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: words, namespace: default}\ndata: {a: b}\n"))
+		const north = "{matchLabels: {region: north}}"
+		for _, name := range []string{"default/vault", "../default/vault", "vault.default/", "*"} {
+			ana.mayNot("spec.secretRefs[0].name", "apply", "-f", ana.app("thief", "till:1.0.0", north, fmt.Sprintf("  secretRefs: [{name: %q}]\n", name)))
+			ana.mayNot("spec.valuesFrom[0].configMapRef.name", "apply", "-f", ana.app("thief", "till:1.0.0", north, fmt.Sprintf("  valuesFrom: [{configMapRef: {name: %q}}]\n", name)))
+		}
+		ana.mayNot("values.vault", "apply", "-f", ana.app("thief", "till:1.0.0", north, "  env: {A: '${values.vault}'}\n"))
+		// A name is one of the own namespace, whatever others have.
+		for more, reason := range map[string]string{"  secretRefs: [{name: vault}]\n": "SecretNotFound", "  valuesFrom: [{configMapRef: {name: words}}]\n": "ConfigMapNotFound"} {
+			out, err := ana.skerry("apply", "-f", ana.app("thief", "till:1.0.0", north, more))
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			ana.may("wait", "app/thief", "--for=jsonpath={.status.conditions[?(@.type==\"Ready\")].reason}="+reason, "--timeout=30s")
+			ana.may("delete", "app", "thief")
+		}
+	})
 	t.Run("an editor does not see beyond the namespace", func(t *testing.T) {
 		ana.t = t
 		ana.mayNot("forbidden", "get", "apps", "-n", "default")

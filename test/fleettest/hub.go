@@ -14,45 +14,67 @@ import (
 	"github.com/skerry-dev/skerry/internal/fleet"
 )
 
+// Process is a program that a test runs.
+type Process struct {
+	cmd    *exec.Cmd
+	done   chan struct{} // closed when its output ended
+	killed bool
+}
+
 // Run runs a program until the test ends, when it is asked to stop and must do so in order. What it says on
 // standard error is logged.
-func Run(t testing.TB, name string, args ...string) {
+func Run(t testing.TB, name string, args ...string) *Process {
 	t.Helper()
-	cmd := exec.Command(name, args...)
-	logs, err := cmd.StderrPipe()
+	p := &Process{cmd: exec.Command(name, args...), done: make(chan struct{})}
+	logs, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
 	go func() {
-		defer close(done)
+		defer close(p.done)
 		for lines := bufio.NewScanner(logs); lines.Scan(); {
 			t.Log(lines.Text())
 		}
 	}()
 	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		<-done
-		if err := cmd.Wait(); err != nil {
+		if p.killed {
+			return
+		}
+		_ = p.cmd.Process.Signal(syscall.SIGTERM)
+		<-p.done
+		if err := p.cmd.Wait(); err != nil {
 			t.Errorf("%s %s: %v", filepath.Base(name), args[0], err)
 		}
 	})
+	return p
+}
+
+// Kill ends the program with SIGKILL.
+func (p *Process) Kill(t testing.TB) {
+	t.Helper()
+	if err := p.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-p.done
+	_ = p.cmd.Wait()
+	p.killed = true
 }
 
 // Hub is a hub without sites of its own, as `skerry hub run` runs it.
 type Hub struct {
 	Dir, Kubeconfig string
-	bin             Binaries
+	*Process
+	bin Binaries
 }
 
 // StartHub runs a hub on a data directory until the test ends.
 func StartHub(t testing.TB, bin Binaries, dir string, args ...string) *Hub {
 	t.Helper()
-	Run(t, bin.Skerry, append([]string{"hub", "run", "--data-dir", dir}, args...)...)
-	return &Hub{Dir: dir, Kubeconfig: filepath.Join(dir, "kubeconfig"), bin: bin}
+	p := Run(t, bin.Skerry, append([]string{"hub", "run", "--data-dir", dir}, args...)...)
+	return &Hub{Dir: dir, Kubeconfig: filepath.Join(dir, "kubeconfig"), Process: p, bin: bin}
 }
 
 // TrySkerry runs the command line against the hub.

@@ -21,6 +21,7 @@ import (
 	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/app/appsite"
 	"github.com/skerry-dev/skerry/internal/app/process"
+	"github.com/skerry-dev/skerry/internal/app/wasm"
 	"github.com/skerry-dev/skerry/internal/enroll"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollsite"
 	"github.com/skerry-dev/skerry/internal/fleet"
@@ -49,7 +50,13 @@ func features(identity *enrollsite.Identity, processBucket *store.Bucket) []site
 			if err != nil {
 				return nil, err
 			}
-			return appsite.NewWith(h, appsite.Options{Secrets: secrets}, programs), nil
+			modules, err := wasm.New(wasm.Options{
+				Log: h.Log.With("runtime", app.RuntimeWasm), Metrics: h.Metrics, CacheDir: filepath.Join(h.Dir, "compiled"),
+			})
+			if err != nil {
+				return nil, err
+			}
+			return appsite.NewWith(h, appsite.Options{Secrets: secrets}, programs, modules), nil
 		}},
 	}
 }

@@ -48,6 +48,18 @@ func Data(flag string) (string, error) {
 	return abs, nil
 }
 
+// What stands in the data directory of a hub.
+const (
+	CA         = "ca"
+	Bus        = "bus"
+	Kubernetes = "kubernetes"
+	Registry   = "registry"
+	// PortsFile is that of Ports.
+	PortsFile = "ports.json"
+	// URLFile holds the URL by which sites reached the hub when it ran last.
+	URLFile = "hub.url"
+)
+
 // Make makes a data directory that apps' own users may pass through but not look into, and opens one that
 // is there, such as a new temporary one, as far. The files below it are each for their owner alone.
 func Make(dir string) error {
@@ -157,7 +169,7 @@ type Ports struct {
 
 // OpenPorts reads what was remembered in dir.
 func OpenPorts(dir string) *Ports {
-	p := &Ports{path: filepath.Join(dir, "ports.json"), ports: map[string]int{}}
+	p := &Ports{path: filepath.Join(dir, PortsFile), ports: map[string]int{}}
 	if data, err := os.ReadFile(p.path); err == nil {
 		// A damaged file costs nothing but other ports.
 		if json.Unmarshal(data, &p.ports) != nil || p.ports == nil {

@@ -77,7 +77,7 @@ const nameDigits = 10
 
 // Facts returns what apps may know of a site.
 func Facts(s *v1alpha1.Site) fleet.Facts {
-	return fleet.Facts{Name: fleet.SiteName(s.Name), Labels: s.Labels, Zone: s.Spec.Zone}
+	return fleet.Facts{Name: fleet.SiteName(s.Name), Labels: s.Labels, Zone: s.Spec.Zone, TimeZone: s.Spec.TimeZone}
 }
 
 // Granted reports whether any grant lets apps of a namespace use a runtime, and the host when root is

@@ -42,7 +42,7 @@ func (r release) ref() app.ReleaseRef {
 	return app.ReleaseRef{Release: r.Placement.Release, Version: r.Placement.Version, Digest: r.Placement.Digest}
 }
 
-func (r release) exclusive() bool { return r.Config.Process != nil && r.Config.Process.ExclusiveData }
+func (r release) exclusive() bool { return r.Config.ExclusiveData() }
 
 // fetcher turns a placement into a release.
 type fetcher struct {
@@ -105,19 +105,23 @@ func (f fetcher) index(ctx context.Context, p app.Placement) (ocispec.Index, err
 	return index, nil
 }
 
-// pickPlatform finds the manifest for this machine.
+// pickPlatform finds the manifest for this machine, or the one of a wasm module, which every machine takes.
+// One that is made for the machine comes first.
 func pickPlatform(index ocispec.Index) (site.ContentRef, error) {
 	var there []string
-	for _, d := range index.Manifests {
-		if d.Platform == nil {
-			continue
+	for _, want := range [][2]string{{runtime.GOOS, runtime.GOARCH}, {app.PlatformWasmOS, app.PlatformWasmArch}} {
+		there = nil
+		for _, d := range index.Manifests {
+			if d.Platform == nil {
+				continue
+			}
+			if d.Platform.OS == want[0] && d.Platform.Architecture == want[1] {
+				ref, err := contentRef(d, app.MaxManifestBytes)
+				ref.Manifest = true
+				return ref, err
+			}
+			there = append(there, d.Platform.OS+"/"+d.Platform.Architecture)
 		}
-		if d.Platform.OS == runtime.GOOS && d.Platform.Architecture == runtime.GOARCH {
-			ref, err := contentRef(d, app.MaxManifestBytes)
-			ref.Manifest = true
-			return ref, err
-		}
-		there = append(there, d.Platform.OS+"/"+d.Platform.Architecture)
 	}
 	slices.Sort(there)
 	return site.ContentRef{}, fmt.Errorf("bundle has nothing for %s/%s; it has %s: %w",

@@ -12,6 +12,9 @@ import (
 	"github.com/skerry-dev/skerry/internal/fleet"
 )
 
+// EnvTimeZone is the variable with the site's time zone, by its name in the IANA database; not set for UTC.
+const EnvTimeZone = "SKERRY_TIME_ZONE"
+
 // environ is the declared environment of a release, the placement's over the bundle's, with the facts of
 // the site. Facts are those of the time of the start: a changed label does not restart an app.
 func (r release) environ(facts fleet.Facts, hubFile string) map[string]string {
@@ -24,6 +27,9 @@ func (r release) environ(facts fleet.Facts, hubFile string) map[string]string {
 	}
 	env["SKERRY_SITE"] = string(facts.Name)
 	env["SKERRY_ZONE"] = facts.Zone
+	if facts.TimeZone != "" {
+		env[EnvTimeZone] = facts.TimeZone
+	}
 	env["SKERRY_RELEASE"] = r.Placement.Release
 	env["SKERRY_VERSION"] = r.Placement.Version
 	env["SKERRY_HUB_FILE"] = hubFile

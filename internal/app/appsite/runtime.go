@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/skerry-dev/skerry/internal/app"
@@ -90,8 +91,10 @@ type Status struct {
 	// Since is when Phase began, by the monotonic clock of this process.
 	Since    time.Time
 	Restarts int
-	// Target is the URL at which a ready instance answers, as in site.Route.
-	Target string
+	// Target is the URL at which a ready instance answers, and Handler what answers inside this process,
+	// as in site.Route.
+	Target  string
+	Handler http.Handler
 	// Conditions are standing remarks, by reason.
 	Conditions map[string]string
 }

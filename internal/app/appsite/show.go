@@ -69,7 +69,8 @@ func (w *worker) routing() *site.Route {
 	case w.held:
 		route.State = site.RouteHeld
 	case w.current != nil && w.current.status.Phase == fleet.PhaseRunning:
-		route.State, route.Target = site.RouteReady, w.current.status.Target
+		route.State = site.RouteReady
+		route.Target, route.Handler = w.current.status.Target, w.current.status.Handler
 	case w.current != nil && w.current.status.Phase == fleet.PhaseFailed, w.current == nil && w.failures > 0:
 		route.State = site.RouteDown
 	}

@@ -144,7 +144,7 @@ func (b builder) files(ctx context.Context, p Platform, config app.BundleConfig)
 		if err := b.tools.build(ctx, b.dir, *g, p, program); err != nil {
 			return packed{}, err
 		}
-		entries = append(entries, entry{name: b.source.program(), file: program, exec: true})
+		entries = append(entries, entry{name: b.source.program(), file: program, exec: b.source.Runtime != app.RuntimeWasm})
 	}
 	if err := checkCommand(config, entries); err != nil {
 		return packed{}, err
@@ -154,6 +154,12 @@ func (b builder) files(ctx context.Context, p Platform, config app.BundleConfig)
 
 // checkCommand finds out now what would fail at every site.
 func checkCommand(config app.BundleConfig, entries []entry) error {
+	if config.Wasm != nil {
+		if !slices.ContainsFunc(entries, func(e entry) bool { return e.name == config.Wasm.Module }) {
+			return failf(ErrSource, "name a file that the build puts into the bundle", "%s: wasm.module: %q is not in the bundle", SourceFile, config.Wasm.Module)
+		}
+		return nil
+	}
 	command := config.Process.Command[0]
 	i := slices.IndexFunc(entries, func(e entry) bool { return e.name == command })
 	if i < 0 {

@@ -32,7 +32,7 @@ import (
 func scaffold(t *testing.T, name string) string {
 	t.Helper()
 	dir := t.TempDir()
-	if _, err := Scaffold(dir, name); err != nil {
+	if _, err := Scaffold(dir, name, app.RuntimeProcess); err != nil {
 		t.Fatal(err)
 	}
 	return dir

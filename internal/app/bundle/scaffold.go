@@ -5,23 +5,30 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/template"
 
 	"github.com/skerry-dev/skerry/examples"
+	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/fleet"
 )
 
-// Scaffold lays out the directory of a new app called name: a small HTTP app in Go that builds and runs
-// as it is. It makes dir when there is none, and returns the names of the files it wrote. It never
+// Scaffold lays out the directory of a new app called name, for the runtime of that name: a small HTTP app in
+// Go that builds and runs as it is. It makes dir when there is none, and returns the names of the files it wrote. It never
 // overwrites: when one of its files exists it writes none.
-func Scaffold(dir, name string) ([]string, error) {
+func Scaffold(dir, name, runtime string) ([]string, error) {
 	if err := (fleet.AppKey{Namespace: "x", Name: name}).Validate(); err != nil {
 		return nil, failf(ErrSource, "choose a name such as hello or price-list", "%v", err)
 	}
-	files, err := render(name)
+	found, ok := scaffolds[runtime]
+	if !ok {
+		return nil, failf(ErrSource, "choose one of "+strings.Join(slices.Sorted(maps.Keys(scaffolds)), ", "), "there is no example for the runtime %q", runtime)
+	}
+	files, err := found.render(name)
 	if err != nil {
 		return nil, fmt.Errorf("scaffold %s: %w", name, err)
 	}
@@ -58,16 +65,27 @@ type rendered struct {
 	content []byte
 }
 
+// scaffolds are the examples by their runtimes. The map is never written.
+var scaffolds = map[string]example{
+	app.RuntimeProcess: {examples.Hello, "hello"},
+	app.RuntimeWasm:    {examples.HelloWasm, "hello-wasm"},
+}
+
+// example is a directory of a file system.
+type example struct {
+	files fs.FS
+	dir   string
+}
+
 // render returns the example's files for an app called name; see package examples for the rules.
-func render(name string) ([]rendered, error) {
-	const dir = "hello"
-	entries, err := fs.ReadDir(examples.Hello, dir)
+func (s example) render(name string) ([]rendered, error) {
+	entries, err := fs.ReadDir(s.files, s.dir)
 	if err != nil {
 		return nil, err
 	}
 	var out []rendered
 	for _, e := range entries {
-		content, err := fs.ReadFile(examples.Hello, dir+"/"+e.Name())
+		content, err := fs.ReadFile(s.files, s.dir+"/"+e.Name())
 		if err != nil {
 			return nil, err
 		}

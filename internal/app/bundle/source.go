@@ -29,14 +29,17 @@ const maxSourceBytes = 256 << 10
 type Source struct {
 	// Name of the app: a DNS label.
 	Name string `json:"name"`
-	// Runtime is "process".
+	// Runtime is "process" or "wasm".
 	Runtime string `json:"runtime"`
 	Build   Plan   `json:"build"`
 	// Process says how the program is run.
 	Process *Process `json:"process,omitempty"`
+	// Wasm says how the module is run.
+	Wasm *Wasm `json:"wasm,omitempty"`
 	// Settings are the files of the app's configuration.
 	Settings *Settings `json:"config,omitempty"`
-	// Platforms to build for, such as "linux/arm64"; none means linux/amd64 and linux/arm64.
+	// Platforms to build for, such as "linux/arm64"; none means linux/amd64 and linux/arm64. A module has
+	// none: it runs everywhere.
 	Platforms []string `json:"platforms,omitempty"`
 }
 
@@ -46,7 +49,7 @@ type Plan struct {
 	Files []File   `json:"files,omitempty"`
 }
 
-// GoBuild is a Go program, which becomes bin/<name of the app>.
+// GoBuild is a Go program, which becomes bin/<name of the app>, with ".wasm" behind it when it is a module.
 type GoBuild struct {
 	// Package to build, such as "." or "./cmd/hello".
 	Package string `json:"package"`
@@ -201,8 +204,17 @@ func (s Source) validate() error {
 	if err := (fleet.AppKey{Namespace: "x", Name: s.Name}).Validate(); err != nil {
 		return fmt.Errorf("name: %w", err)
 	}
-	if s.Runtime != app.RuntimeProcess {
-		return fmt.Errorf("runtime: %q is not known, want %q", s.Runtime, app.RuntimeProcess)
+	switch s.Runtime {
+	case app.RuntimeProcess:
+		if s.Wasm != nil {
+			return fmt.Errorf("wasm: must not be set when runtime is %q", s.Runtime)
+		}
+	case app.RuntimeWasm:
+		if s.Process != nil {
+			return fmt.Errorf("process: must not be set when runtime is %q", s.Runtime)
+		}
+	default:
+		return fmt.Errorf("runtime: %q is not known, want %q or %q", s.Runtime, app.RuntimeProcess, app.RuntimeWasm)
 	}
 	if s.Build.Go == nil && len(s.Build.Files) == 0 {
 		return errors.New("build: set go, files, or both")
@@ -260,6 +272,10 @@ func (f File) validate() error {
 // Config returns how the bundle of this version is run.
 func (s Source) Config(version string) app.BundleConfig {
 	c := app.BundleConfig{Name: s.Name, Version: version, Runtime: s.Runtime}
+	if s.Runtime == app.RuntimeWasm {
+		c.Wasm = s.wasmConfig()
+		return c
+	}
 	p := s.Process
 	if p == nil {
 		p = &Process{}
@@ -276,7 +292,13 @@ func (s Source) Config(version string) app.BundleConfig {
 }
 
 // program is the path of the Go program in the bundle.
-func (s Source) program() string { return path.Join("bin", s.Name) }
+func (s Source) program() string {
+	name := path.Join("bin", s.Name)
+	if s.Runtime == app.RuntimeWasm {
+		name += ".wasm"
+	}
+	return name
+}
 
 func (p *Probe) config() *app.Probe {
 	if p == nil {
@@ -299,6 +321,13 @@ func (s Source) platforms(asked []string) ([]Platform, error) {
 	names := asked
 	if len(names) == 0 {
 		names = s.Platforms
+	}
+	if s.Runtime == app.RuntimeWasm {
+		only := Platform{OS: app.PlatformWasmOS, Arch: app.PlatformWasmArch}
+		if len(names) > 0 && !slices.Equal(names, []string{only.String()}) {
+			return nil, fmt.Errorf("platforms: %s: a module has none, it runs at every site: leave them out", strings.Join(names, ", "))
+		}
+		return []Platform{only}, nil
 	}
 	if len(names) == 0 {
 		names = []string{"linux/amd64", "linux/arm64"}

@@ -144,7 +144,7 @@ func FuzzParseSource(f *testing.F) {
 
 func TestScaffold(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new", "prices")
-	names, err := Scaffold(dir, "prices")
+	names, err := Scaffold(dir, "prices", app.RuntimeProcess)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,14 +179,14 @@ func TestScaffold(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(mine, "main.go"), []byte("mine"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Scaffold(mine, "prices"); !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "main.go exists") {
+	if _, err := Scaffold(mine, "prices", app.RuntimeProcess); !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), "main.go exists") {
 		t.Errorf("over a file that exists: %v", err)
 	}
 	if left, err := os.ReadDir(mine); err != nil || len(left) != 1 {
 		t.Errorf("a refused scaffold wrote %v, %v", left, err)
 	}
 	for _, name := range []string{"", "Prices", "../x", strings.Repeat("a", 64)} {
-		if _, err := Scaffold(filepath.Join(t.TempDir(), "x"), name); !errors.Is(err, ErrSource) {
+		if _, err := Scaffold(filepath.Join(t.TempDir(), "x"), name, app.RuntimeProcess); !errors.Is(err, ErrSource) {
 			t.Errorf("name %q: %v, want ErrSource", name, err)
 		}
 	}

@@ -52,6 +52,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Body != nil && r.ContentLength != 0 {
 		r.Body = http.MaxBytesReader(rec, r.Body, g.opts.MaxBodyBytes)
 	}
+	if h := p.entry.route.Handler; h != nil {
+		h.ServeHTTP(rec, inside(r, p))
+		return
+	}
 	g.proxy.ServeHTTP(rec, r.WithContext(context.WithValue(r.Context(), passageKey{}, p)))
 }
 

@@ -32,7 +32,7 @@ type table struct {
 type entry struct {
 	app   fleet.AppKey
 	route site.Route
-	// upstream is route.Target, parsed; nil when the state is not RouteReady.
+	// upstream is route.Target, parsed; nil when the state is not RouteReady or a handler answers.
 	upstream *url.URL
 	// changed closes when the entry is replaced or removed.
 	changed chan struct{}
@@ -52,7 +52,7 @@ func (t *table) set(app fleet.AppKey, route site.Route) error {
 	e.route.Host = strings.ToLower(route.Host)
 	e.route.Path = "/" + strings.Trim(route.Path, "/")
 	var err error
-	if route.State == site.RouteReady {
+	if route.State == site.RouteReady && route.Handler == nil {
 		if e.upstream, err = parseTarget(route.Target); err != nil {
 			e.route.State = site.RouteDown
 		}
@@ -121,7 +121,7 @@ func (t *table) acquireApp(app fleet.AppKey) (e *entry, release func()) {
 }
 
 func (t *table) hold(e *entry) (release func()) {
-	if e.upstream == nil {
+	if e.route.State != site.RouteReady {
 		return func() {}
 	}
 	name := e.route.Target

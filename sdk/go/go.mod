@@ -1,0 +1,3 @@
+module github.com/skerry-dev/skerry/sdk/go
+
+go 1.24
