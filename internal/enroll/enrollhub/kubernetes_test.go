@@ -61,6 +61,7 @@ func TestRecordsInKubernetes(t *testing.T) {
 	t.Run("a token", func(t *testing.T) { testToken(t, c) })
 	t.Run("a token at one moment", func(t *testing.T) { testTokenAtOnce(t, c) })
 	t.Run("tokens that ended", func(t *testing.T) { testSweep(t, c) })
+	t.Run("claims", func(t *testing.T) { testClaims(t, c) })
 }
 
 func makeSite(t *testing.T, c client.Client, name string) {
