@@ -80,6 +80,9 @@ func fill(v reflect.Value, depth int) {
 			fill(v.Field(i), depth)
 		}
 	case reflect.Pointer:
+		if elem := v.Type().Elem(); elem.Kind() == reflect.Struct && elem.PkgPath() != reflect.TypeOf(v1alpha1.App{}).PkgPath() {
+			return // an empty one of Kubernetes, such as a time, is written as none
+		}
 		v.Set(reflect.New(v.Type().Elem()))
 		fill(v.Elem(), depth-1)
 	case reflect.Slice:
