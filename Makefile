@@ -51,8 +51,12 @@ generate: ## CRDs, deep copies, references, import lists
 	$(GO) run ./cmd/skerry generate-docs docs
 	$(GO) test ./test/arch -run TestImportLists -update
 
-verify: generate ## Generated files are as their sources say
-	@git diff --exit-code || { echo "run make generate and commit"; exit 1; }
+GENERATED = api/v1alpha1/zz_generated.deepcopy.go config/crd docs/cli docs/reference cmd/skerry/imports.txt cmd/skerry-site/imports.txt
+
+verify: ## Generated files are as their sources say
+	@before=$$(mktemp -d) && cp -r --parents $(GENERATED) $$before && $(MAKE) generate && \
+	for path in $(GENERATED); do diff -r $$before/$$path $$path || stale=1; done; rm -rf $$before; \
+	test -z "$$stale" || { echo "run make generate and commit"; exit 1; }
 
 image: ## The hub's container image, as an OCI layout in image/ (VERSION=1.0.0)
 	$(GO) run ./deploy/image --version $(or $(VERSION),devel) --output image

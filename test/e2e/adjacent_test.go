@@ -80,9 +80,10 @@ func adjacent(t *testing.T) string {
 	if out, err := exec.Command("git", "describe", "--tags", "--abbrev=0", "HEAD^").Output(); err == nil {
 		ref = strings.TrimSpace(string(out))
 	}
-	testenv.Require(t, testenv.Need{Name: "the git history back to " + ref + " (clone with full depth)", Met: func() bool {
-		return exec.Command("git", "cat-file", "-e", ref+"^{commit}").Run() == nil
-	}})
+	// No package brings a history that a source archive or a shallow clone lacks: this is no tool to require.
+	if err := exec.Command("git", "cat-file", "-e", ref+"^{commit}").Run(); err != nil {
+		t.Skipf("SKIPPED: needs the git history back to %s, which this checkout lacks: clone it with full depth", ref)
+	}
 	return ref
 }
 
