@@ -149,7 +149,15 @@ func lostSection(t *testing.T, w *world, sites []*siteMember) {
 	w.shelf.put("default/other", "1.0.0")
 	other := w.app("other", "other:1.0.0", map[string]string{"kind": "shop"})
 	w.eventually("the second app at shop-1", func() string { return unless(len(sites[0].told()) == 2, "not told") })
+	w.eventually("the second app's release", func() string {
+		w.must(w.client.Get(w.ctx, client.ObjectKeyFromObject(other), other))
+		return unless(other.Status.Release != "", "not in its status")
+	})
 	w.stop()
+	// What cannot be resolved when the section is made anew runs on all the same.
+	w.shelf.mu.Lock()
+	delete(w.shelf.bundles, "default/other:1.0.0")
+	w.shelf.mu.Unlock()
 	bus := w.broker.Client()
 	w.must(bus.Purge(w.ctx, wire.DesiredPattern(sites[0].Name)))
 	w.start()

@@ -107,6 +107,12 @@ func (b *book) writeLost(ctx context.Context, site fleet.SiteName) error {
 	return nil
 }
 
+func (b *book) anyLost() bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return len(b.lost) > 0
+}
+
 func (b *book) isLost(site fleet.SiteName) bool {
 	b.mu.RLock()
 	defer b.mu.RUnlock()

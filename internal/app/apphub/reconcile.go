@@ -89,6 +89,11 @@ func (r *reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err != nil && !errors.As(err, &stop) {
 		return ctrl.Result{}, err
 	}
+	if stop != nil {
+		if err := r.recall(ctx, p); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
 	if err := r.book.settled(ctx, key); err != nil {
 		return ctrl.Result{}, err
 	}
