@@ -287,9 +287,11 @@ func (b *Outbox) bytes() int64 {
 
 // Stats are what an outbox holds.
 type Stats struct {
-	// Pending is how many events the hub does not have yet; Bytes what the outbox takes on the disk.
-	Pending int   `json:"pending,omitempty"`
-	Bytes   int64 `json:"bytes,omitempty"`
+	// Pending is how many events the hub does not have yet, Alarms how many alarms are among them.
+	Pending int `json:"pending,omitempty"`
+	Alarms  int `json:"alarms,omitempty"`
+	// Bytes is what the outbox takes on the disk.
+	Bytes int64 `json:"bytes,omitempty"`
 	// Dropped counts, by class, what was lost for want of room since the epoch began.
 	Dropped map[fleet.EventClass]uint64 `json:"dropped,omitempty"`
 }
@@ -299,9 +301,18 @@ func (b *Outbox) Stats() Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := Stats{Pending: len(b.waiting), Bytes: b.bytes(), Dropped: maps.Clone(b.head.Dropped)}
-	for _, list := range b.files {
+	for _, r := range b.waiting {
+		if r.Class == fleet.ClassAlarm {
+			s.Alarms++
+		}
+	}
+	for class, list := range b.files {
 		for _, f := range list {
-			s.Pending += int(f.after(b.head.Acked))
+			n := int(f.after(b.head.Acked))
+			s.Pending += n
+			if class == fleet.ClassAlarm {
+				s.Alarms += n
+			}
 		}
 	}
 	return s
