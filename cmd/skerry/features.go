@@ -10,6 +10,7 @@ import (
 	"github.com/skerry-dev/skerry/internal/app/apphub"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollhub"
 	"github.com/skerry-dev/skerry/internal/event/eventhub"
+	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/hub"
 	"github.com/skerry-dev/skerry/internal/ociregistry"
 	"github.com/skerry-dev/skerry/internal/secret/secrethub"
@@ -77,7 +78,7 @@ func (f *busFeature) Name() string { return "bus" }
 // Setup implements hub.Feature.
 func (f *busFeature) Setup(_ context.Context, h *hub.Host) error {
 	h.Public.Handle(wire.PathBus, f.bus.webSocket)
-	return nil
+	return f.bus.onTransport(func(site fleet.SiteName, _ fleet.MemberID, now fleet.Transport) { h.Fleet.Transport(site, now) })
 }
 
 // metricsFeature serves the hub's metrics on its port, to who may read the path in the Kubernetes API.

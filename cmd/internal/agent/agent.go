@@ -229,7 +229,7 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 		Fetcher: site.NewHTTPFetcher(hubClient(identity), identity.HubURLs),
 		Gateway: func(h *site.Host) (site.Gateway, error) { return gateway(h, o, servingTLS) },
 		Modules: features(identity, processes),
-		Version: version, Log: log, Metrics: metrics, Forget: identity.Forget,
+		Version: version, Log: log, Metrics: metrics, Forget: identity.Forget, Leaving: leaving,
 	})
 	if err != nil {
 		return err
