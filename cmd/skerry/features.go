@@ -8,6 +8,7 @@ import (
 
 	"github.com/skerry-dev/skerry/cmd/internal/installer"
 	"github.com/skerry-dev/skerry/internal/app/apphub"
+	"github.com/skerry-dev/skerry/internal/delivery/deliveryhub"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollhub"
 	"github.com/skerry-dev/skerry/internal/event/eventhub"
 	"github.com/skerry-dev/skerry/internal/fleet"
@@ -65,6 +66,7 @@ func (f *features) list() []hub.Feature {
 		f.secrets,
 		f.install,
 		f.events,
+		deliveryhub.New(),
 		f.metrics,
 	}
 }

@@ -22,6 +22,8 @@ import (
 	"github.com/skerry-dev/skerry/internal/app/appsite"
 	"github.com/skerry-dev/skerry/internal/app/process"
 	"github.com/skerry-dev/skerry/internal/app/wasm"
+	"github.com/skerry-dev/skerry/internal/delivery"
+	"github.com/skerry-dev/skerry/internal/delivery/deliverysite"
 	"github.com/skerry-dev/skerry/internal/enroll"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollsite"
 	"github.com/skerry-dev/skerry/internal/fleet"
@@ -38,9 +40,12 @@ import (
 
 // features are the site's halves, in the order of their start: secrets are there before the apps that come
 // back with them. A new capability is one line here.
-func features(identity *enrollsite.Identity, processBucket *store.Bucket) []site.Maker {
+func features(identity *enrollsite.Identity, o sitecli.RunOptions, fetcher *deliverysite.Fetcher, processBucket *store.Bucket) []site.Maker {
 	var secrets *secretsite.Module
 	return []site.Maker{
+		{Name: delivery.SectionName, New: func(h *site.Host) (site.Module, error) {
+			return deliverysite.New(h, deliverysite.Options{Key: identity.Key(), Listen: o.NeighbourAddr, Fetcher: fetcher}), nil
+		}},
 		{Name: secret.SectionName, New: func(h *site.Host) (site.Module, error) {
 			secrets = secretsite.New(h, identity.Member(), identity.SealKey())
 			return secrets, nil
@@ -224,11 +229,12 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 	if err != nil {
 		return err
 	}
+	fetcher := deliverysite.NewFetcher(site.NewHTTPFetcher(hubClient(identity), identity.HubURLs), identity.Now)
 	agent, err := site.New(site.Options{
 		Site: identity.Site(), Member: identity.Member(), Dir: o.DataDir, Store: db, Bus: bus,
-		Fetcher: site.NewHTTPFetcher(hubClient(identity), identity.HubURLs),
+		Fetcher: fetcher,
 		Gateway: func(h *site.Host) (site.Gateway, error) { return gateway(h, o, servingTLS) },
-		Modules: features(identity, processes),
+		Modules: features(identity, o, fetcher, processes),
 		Version: version, Log: log, Metrics: metrics, Forget: identity.Forget, Leaving: leaving,
 	})
 	if err != nil {
