@@ -30,6 +30,8 @@ type box struct {
 	// ns is the host that it is; nil for this one.
 	ns      *link.Namespace
 	gateway string
+	// machine gives its programs a process number space of their own: who kills the agent kills all of them.
+	machine bool
 
 	cmd   *exec.Cmd
 	ended chan struct{}
@@ -76,10 +78,14 @@ func (b *box) start(token string) {
 	if token != "" {
 		args = append(args, "--join", token)
 	}
-	b.cmd = exec.Command(b.program, args...)
-	if b.ns != nil {
-		b.cmd = exec.Command("nsenter", b.ns.Args(append([]string{b.program}, args...)...)...)
+	line := append([]string{b.program}, args...)
+	if b.machine {
+		line = append([]string{"unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"}, line...)
 	}
+	if b.ns != nil {
+		line = append([]string{"nsenter"}, b.ns.Args(line...)...)
+	}
+	b.cmd = exec.Command(line[0], line[1:]...)
 	b.cmd.Env = append(os.Environ(), b.env...)
 	b.cmd.Stdout, b.cmd.Stderr = &b.said, &b.said
 	if err := b.cmd.Start(); err != nil {
@@ -93,8 +99,16 @@ func (b *box) start(token string) {
 // kill ends the agent with SIGKILL; nsenter became the agent, so it has its number.
 func (b *box) kill() { b.end(syscall.SIGKILL) }
 
-// stop asks the agent to stop and waits; it does nothing when it does not run.
-func (b *box) stop() { b.end(syscall.SIGTERM) }
+// stop asks the agent to stop and waits; it does nothing when it does not run. A machine of its own is
+// switched off.
+func (b *box) stop() {
+	b.t.Helper()
+	if b.machine {
+		b.kill()
+		return
+	}
+	b.end(syscall.SIGTERM)
+}
 
 func (b *box) end(signal syscall.Signal) {
 	b.t.Helper()

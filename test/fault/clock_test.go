@@ -167,10 +167,10 @@ func TestCredentialsOverTime(t *testing.T) {
 	}
 	said := h.Said()
 	for what, want := range map[string][]string{
-		"enrolment":  {"audit=join", "decision=admitted", "site=toll-awake"},
-		"renewal":    {"audit=renew", "decision=admitted", "site=toll-awake"},
-		"refusal":    {"audit=renew", "decision=Revoked", "site=toll-revoked"},
-		"revocation": {"audit=revoke", "cause=revoked", "site=toll-revoked"},
+		"enrolment":  {`"audit":"join"`, `"decision":"admitted"`, `"site":"toll-awake"`},
+		"renewal":    {`"audit":"renew"`, `"decision":"admitted"`, `"site":"toll-awake"`},
+		"refusal":    {`"audit":"renew"`, `"decision":"Revoked"`, `"site":"toll-revoked"`},
+		"revocation": {`"audit":"revoke"`, `"cause":"revoked"`, `"site":"toll-revoked"`},
 	} {
 		if !hasLine(said, want...) {
 			t.Errorf("the hub's audit has no line of the %s with %v", what, want)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -167,6 +168,37 @@ func TestRelay(t *testing.T) {
 			t.Errorf("a round trip takes %s", took)
 		}
 	})
+}
+
+// TestAddress: another host reaches an address that this host took, and no longer when it gave it up.
+func TestAddress(t *testing.T) {
+	n := New(t)
+	r, a := n.Relay(1), n.Address()
+	reach := func() error {
+		l, err := net.Listen("tcp4", "0.0.0.0:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+		defer cancel()
+		conn, err := r.Dial(ctx, "tcp4", net.JoinHostPort(a.IP, strconv.Itoa(l.Addr().(*net.TCPAddr).Port)))
+		if err == nil {
+			conn.Close()
+		}
+		return err
+	}
+	if err := reach(); err != nil {
+		t.Errorf("while it is up: %v", err)
+	}
+	a.Down()
+	if err := reach(); err == nil {
+		t.Error("it is reached after it was given up")
+	}
+	a.Up()
+	if err := reach(); err != nil {
+		t.Errorf("when it is up again: %v", err)
+	}
 }
 
 // slow checks that 16 datagrams of a kilobyte take as long as 64 kbit/s make them. They come slowly enough

@@ -57,25 +57,38 @@ func (n *Network) address(block, host int) string {
 	return fmt.Sprintf("10.%d.%d.%d", 192+n.id>>8, n.id&255, block*4+host)
 }
 
-// Address gives this host one more address, which every namespace reaches through its link, until the test
-// ends or drop is called.
-func (n *Network) Address() (address string, drop func()) {
+// Address is one more address of this host, which every namespace reaches through its link while it is up.
+type Address struct {
+	IP  string
+	up  bool
+	net *Network
+}
+
+// Address gives this host one more address, which is up.
+func (n *Network) Address() *Address {
 	n.t.Helper()
-	k := n.number()
-	address = n.address(k, 1)
-	name := fmt.Sprintf("sk%dd%d", n.id, k)
-	n.ip("link", "add", name, "type", "dummy")
-	gone := false
-	drop = func() {
-		if !gone {
-			gone = true
-			n.ip("link", "del", name)
-		}
+	a := &Address{IP: n.address(n.number(), 1), net: n}
+	n.t.Cleanup(a.Down)
+	a.Up()
+	return a
+}
+
+// Up takes the address, if it is not up.
+func (a *Address) Up() {
+	a.net.t.Helper()
+	if !a.up {
+		a.net.ip("addr", "add", a.IP+"/32", "dev", "lo")
+		a.up = true
 	}
-	n.t.Cleanup(drop)
-	n.ip("addr", "add", address+"/32", "dev", name)
-	n.ip("link", "set", name, "up")
-	return address, drop
+}
+
+// Down gives the address up, if it is up, as a host that moves does: what is sent there is lost.
+func (a *Address) Down() {
+	a.net.t.Helper()
+	if a.up {
+		a.net.ip("addr", "del", a.IP+"/32", "dev", "lo")
+		a.up = false
+	}
 }
 
 func (n *Network) ip(args ...string) { n.t.Helper(); n.run("", "ip", args...) }

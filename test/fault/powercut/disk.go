@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -39,6 +40,7 @@ type Counts struct {
 // a time.
 type Disk struct {
 	mu     sync.Mutex
+	names  Names
 	root   *inode
 	log    []change // names that are not synced
 	last   uint64
@@ -62,9 +64,21 @@ type power struct {
 	went  chan struct{} // closed when it went off
 }
 
+// Names is what a disk promises of names: of files that were made, renamed or removed.
+type Names int
+
+const (
+	// Strict is POSIX: a name is safe after a sync of its directory, and what was not synced survives in any
+	// selection.
+	Strict Names = iota
+	// Journal is what ext4 and XFS do beyond that, and databases rely on: names change in order, and any sync
+	// makes safe all that changed before.
+	Journal
+)
+
 // New returns an empty disk with its power on.
-func New() *Disk {
-	d := &Disk{}
+func New(names Names) *Disk {
+	d := &Disk{names: names}
 	d.power.cond = sync.NewCond(&d.mu)
 	d.root = d.make(syscall.S_IFDIR | 0o755)
 	d.powerOn()
@@ -100,6 +114,23 @@ func (d *Disk) Mount(dir string) error {
 		return fmt.Errorf("mount disk at %s: %w", dir, err)
 	}
 	d.dir, d.mount = dir, server
+	return keepFromChildren()
+}
+
+// keepFromChildren closes the connections of FUSE in programs that are started from now on: one of them would
+// keep the disk answering nobody, and its users waiting, after the test has died.
+func keepFromChildren() error {
+	files, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("find connection of FUSE: %w", err)
+	}
+	for _, f := range files {
+		if to, err := os.Readlink("/proc/self/fd/" + f.Name()); err == nil && to == "/dev/fuse" {
+			if fd, err := strconv.Atoi(f.Name()); err == nil {
+				unix.CloseOnExec(fd)
+			}
+		}
+	}
 	return nil
 }
 
@@ -182,7 +213,9 @@ func (d *Disk) Cut(r *rand.Rand, kill func()) error {
 		return err
 	}
 	d.mu.Lock()
-	newFate(r).survivors(d.root, d.log)
+	f := newFate(r)
+	f.ordered = f.ordered || d.names == Journal
+	f.survivors(d.root, d.log)
 	d.log, d.used = nil, 0
 	walk(d.root, func(i *inode) { d.used += int64(len(i.data)) })
 	d.powerOn()

@@ -15,10 +15,10 @@ import (
 )
 
 // mounted returns a new disk and where it is mounted.
-func mounted(t *testing.T) (*Disk, string) {
+func mounted(t *testing.T, names Names) (*Disk, string) {
 	t.Helper()
 	testenv.Require(t, Needs()...)
-	d, dir := New(), t.TempDir()
+	d, dir := New(names), t.TempDir()
 	must(t, d.Mount(dir))
 	t.Cleanup(func() { must(t, d.Unmount()) })
 	return d, dir
@@ -51,11 +51,11 @@ func writeFile(t *testing.T, path, text string) {
 }
 
 // outcomes cuts many times after steps, each on a new disk, and counts what a path holds then.
-func outcomes(t *testing.T, path string, steps func(dir string)) map[string]int {
+func outcomes(t *testing.T, names Names, path string, steps func(dir string)) map[string]int {
 	t.Helper()
 	found := map[string]int{}
 	for seed := range uint64(60) {
-		d, dir := mounted(t)
+		d, dir := mounted(t, names)
 		steps(dir)
 		cut(t, d, seed)
 		data, err := os.ReadFile(filepath.Join(dir, path))
@@ -78,6 +78,7 @@ func TestWhatSurvives(t *testing.T) {
 	testenv.Require(t, Needs()...)
 	for _, test := range []struct {
 		reason string
+		names  Names
 		steps  func(t *testing.T, dir string)
 		always string   // found after every cut, when it is not empty
 		some   []string // found after some cuts
@@ -90,6 +91,15 @@ func TestWhatSurvives(t *testing.T) {
 		{reason: "the name not synced: the file may be gone", some: []string{"hello", "gone"}, steps: func(t *testing.T, dir string) {
 			writeFile(t, dir+"/f", "hello")
 			fsync(t, dir+"/f")
+		}},
+		{reason: "with a journal the name is safe with the content", names: Journal, always: "hello", steps: func(t *testing.T, dir string) {
+			writeFile(t, dir+"/f", "hello")
+			fsync(t, dir+"/f")
+		}},
+		{reason: "with a journal too the content is not safe with the name", names: Journal, some: []string{"hello", ""}, steps: func(t *testing.T, dir string) {
+			writeFile(t, dir+"/f", "hello")
+			writeFile(t, dir+"/g", "x")
+			fsync(t, dir+"/g")
 		}},
 		{reason: "the content not synced: the file may be empty", some: []string{"hello", ""}, steps: func(t *testing.T, dir string) {
 			writeFile(t, dir+"/f", "hello")
@@ -126,7 +136,7 @@ func TestWhatSurvives(t *testing.T) {
 		}},
 	} {
 		t.Run(test.reason, func(t *testing.T) {
-			found := outcomes(t, "f", func(dir string) { test.steps(t, dir) })
+			found := outcomes(t, test.names, "f", func(dir string) { test.steps(t, dir) })
 			if test.always != "" && found[test.always] != 60 {
 				t.Errorf("found %v, want always %q", found, test.always)
 			}
@@ -144,7 +154,7 @@ func TestTornWrite(t *testing.T) {
 	const sectors = 64
 	torn := map[bool]int{}
 	for seed := range uint64(40) {
-		d, dir := mounted(t)
+		d, dir := mounted(t, Strict)
 		path := dir + "/f"
 		writeFile(t, path, string(bytes.Repeat([]byte{'a'}, sectors*512)))
 		fsync(t, path)
@@ -176,7 +186,7 @@ func TestTornWrite(t *testing.T) {
 // TestSameSeedSameSurvivors: a printed seed must replay what survived.
 func TestSameSeedSameSurvivors(t *testing.T) {
 	survivors := func(seed uint64) string {
-		d, dir := mounted(t)
+		d, dir := mounted(t, Strict)
 		for k := range 40 {
 			writeFile(t, fmt.Sprintf("%s/%02d", dir, k), "x")
 		}
@@ -201,10 +211,9 @@ func TestSameSeedSameSurvivors(t *testing.T) {
 // TestCutUnderWork cuts the power of a program that writes, at a count of operations, and finds only what it
 // had synced by then for certain.
 func TestCutUnderWork(t *testing.T) {
-	d, dir := mounted(t)
+	d, dir := mounted(t, Strict)
 	went := d.CutAfter(100)
-	script := exec.Command("sh", "-c", `i=0; while :; do i=$((i+1)); echo $i > f.$i; sync f.$i .; echo $i; done`)
-	script.Dir = dir
+	script := exec.Command("sh", "-c", `cd "$0" && i=0; while :; do i=$((i+1)); echo $i > f.$i; sync f.$i .; echo $i; done`, dir)
 	script.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var said bytes.Buffer
 	script.Stdout = &said
@@ -228,7 +237,7 @@ func TestCutUnderWork(t *testing.T) {
 
 // TestFaults has a disk that is full, read-only and bad, and is mended each time.
 func TestFaults(t *testing.T) {
-	d, dir := mounted(t)
+	d, dir := mounted(t, Strict)
 	writeFile(t, dir+"/f", "0123456789")
 	d.Fill(4096)
 	if err := os.WriteFile(dir+"/g", make([]byte, 5000), 0o600); !errors.Is(err, syscall.ENOSPC) {

@@ -298,11 +298,16 @@ func (n *node) Fsync(context.Context, fs.FileHandle, uint32) syscall.Errno {
 		return errno
 	}
 	n.disk.counts.Syncs++
-	if n.inode.is(syscall.S_IFDIR) {
+	switch {
+	case n.disk.names == Journal:
+		for _, c := range n.disk.log {
+			c.apply(true)
+		}
+		n.disk.log = nil
+	case n.inode.is(syscall.S_IFDIR):
 		n.disk.log = syncNames(n.disk.log, n.inode)
-	} else {
-		n.inode.sync()
 	}
+	n.inode.sync()
 	return 0
 }
 
