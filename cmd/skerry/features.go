@@ -32,13 +32,13 @@ type features struct {
 	metrics  *metricsFeature
 }
 
-func newFeatures(siteBinaries string, metrics map[string]prometheus.Gatherer, bus *busParts, authority *enrollhub.Authority, gateways *enrollhub.GatewayAuthority) *features {
+func newFeatures(o hubOptions, metrics map[string]prometheus.Gatherer, bus *busParts, authority *enrollhub.Authority, gateways *enrollhub.GatewayAuthority) *features {
 	found := &bundles{}
 	f := &features{
-		enroll:  enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus.issuer, Authority: authority, Gateways: gateways, BusURLs: bus.siteURLs}),
+		enroll:  enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus.issuer, Authority: authority, Gateways: gateways, BusURLs: bus.siteURLs, TTL: o.credentialLife, OtherURLs: o.otherURLs}),
 		apps:    apphub.New(found),
 		bus:     &busFeature{bus},
-		install: installer.New(siteBinaries),
+		install: installer.New(o.siteBinaries),
 		events:  eventhub.New(bus.store),
 		metrics: &metricsFeature{metrics},
 	}

@@ -121,6 +121,7 @@ func (r *siteReconciler) observe(site *v1alpha1.Site) time.Duration {
 		site.Status.Hardware = v1alpha1.Hardware{
 			Hostname: hw.Hostname, OS: hw.OS, Arch: hw.Arch, Kernel: hw.Kernel, CPUs: int32(hw.CPUs), MemoryBytes: hw.MemoryBytes,
 		}
+		showProblems(site, report)
 	}
 	cond := metav1.Condition{Type: v1alpha1.ConditionReady, ObservedGeneration: site.Generation}
 	var again time.Duration

@@ -117,6 +117,7 @@ var onlyImporters = []struct {
 	{"github.com/nats-io/nats-server", []string{"internal/natsserver"}, "one package knows how rights on the bus are given"},
 	{"github.com/tetratelabs/wazero", []string{"internal/app/wasm", "test/bench/wasm"}, "one package knows where the engine's own limits end"},
 	{"github.com/santhosh-tekuri/jsonschema", []string{"internal/app/appschema"}, "one package keeps it from loading anything and bounds what it may cost"},
+	{"github.com/hanwen/go-fuse", []string{"test/fault/powercut"}, "a file system of our own is for tests"},
 	{"go.etcd.io/bbolt", []string{"internal/store"}, "one package decides how a site's data is kept"},
 }
 

@@ -57,6 +57,7 @@ func features(identity *enrollsite.Identity, o sitecli.RunOptions, fetcher *deli
 			}
 			modules, err := wasm.New(wasm.Options{
 				Log: h.Log.With("runtime", app.RuntimeWasm), Metrics: h.Metrics, CacheDir: filepath.Join(h.Dir, "compiled"),
+				Now: identity.Now,
 			})
 			if err != nil {
 				return nil, err

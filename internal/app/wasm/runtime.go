@@ -43,7 +43,7 @@ type Options struct {
 	// BackOff is the wait before a task is started again, which doubles up to MaxBackOff and begins anew
 	// after HealthyAfter of running. Zero means 100 ms, 30 s and 60 s.
 	BackOff, MaxBackOff, HealthyAfter time.Duration
-	// Now is the clock of schedules; time.Now.
+	// Now is the clock of schedules, which wait while it returns the zero time; time.Now.
 	Now func() time.Time
 }
 

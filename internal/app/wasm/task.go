@@ -75,54 +75,35 @@ func (o taskOutput) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// planned is a schedule and its next run.
+type planned struct {
+	app.WasmSchedule
+	when cron.Schedule
+	next time.Time
+	busy chan struct{}
+}
+
 // keepSchedules starts scheduled runs at their times. A run that is still under way is not started twice. A
 // time that passed while the agent was down, or the machine slept, is left out.
 func (i *instance) keepSchedules(ctx context.Context, workers *sync.WaitGroup) {
-	type entry struct {
-		app.WasmSchedule
-		when cron.Schedule
-		next time.Time
-		busy chan struct{}
-	}
-	zone := time.UTC
-	if name := i.p.spec.Env[appsite.EnvTimeZone]; name != "" {
-		var err error
-		if zone, err = time.LoadLocation(name); err != nil {
-			zone = time.UTC
-			i.remark("TimeZone", "schedules run in UTC: this agent does not know the site's time zone %q", name)
-		}
-	}
-	now := i.rt.opts.Now().In(zone)
-	var entries []*entry
-	for _, s := range i.p.config.Schedules {
-		when, err := app.ParseCron(s.Cron)
-		if err != nil { // the bundle was checked before
-			i.remark("Schedule/"+s.Name, "%s", err.Error())
-			continue
-		}
-		entries = append(entries, &entry{s, when, when.Next(now), make(chan struct{}, 1)})
-	}
+	zone, plan := i.zone(), i.plan()
+	var last time.Time // when the clock was looked at last; zero: it was unknown, or never looked at
 	for {
-		now = i.rt.opts.Now().In(zone)
-		first := now.Add(maxWait)
-		for _, e := range entries {
-			if !e.next.After(now) {
-				select {
-				case e.busy <- struct{}{}:
-					workers.Go(func() {
-						defer func() { <-e.busy }()
-						i.runScheduled(ctx, e.WasmSchedule)
-					})
-				default:
-					i.rt.log.Warn("scheduled run is left out: the one before is still under way", "app", i.p.spec.App.String(), "schedule", e.Name)
+		now, wait := i.rt.opts.Now().In(zone), unknownWait
+		if now.IsZero() {
+			i.remark("Clock", "schedules wait: the machine's clock is wrong, and the hub did not say the time yet")
+		} else {
+			if last.IsZero() || now.Before(last) {
+				// What was planned by a wrong clock is planned anew.
+				i.remark("Clock", "")
+				for _, e := range plan {
+					e.next = e.when.Next(now)
 				}
-				e.next = e.when.Next(now)
 			}
-			if e.next.Before(first) {
-				first = e.next
-			}
+			wait = i.runDue(ctx, workers, plan, now)
 		}
-		t := time.NewTimer(first.Sub(now))
+		last = now
+		t := time.NewTimer(wait)
 		select {
 		case <-t.C:
 		case <-i.clock:
@@ -132,6 +113,56 @@ func (i *instance) keepSchedules(ctx context.Context, workers *sync.WaitGroup) {
 			return
 		}
 	}
+}
+
+// zone is where the site's clocks are.
+func (i *instance) zone() *time.Location {
+	name := i.p.spec.Env[appsite.EnvTimeZone]
+	if name == "" {
+		return time.UTC
+	}
+	zone, err := time.LoadLocation(name)
+	if err != nil {
+		i.remark("TimeZone", "schedules run in UTC: this agent does not know the site's time zone %q", name)
+		return time.UTC
+	}
+	return zone
+}
+
+func (i *instance) plan() []*planned {
+	var plan []*planned
+	for _, s := range i.p.config.Schedules {
+		when, err := app.ParseCron(s.Cron)
+		if err != nil { // the bundle was checked before
+			i.remark("Schedule/"+s.Name, "%s", err.Error())
+			continue
+		}
+		plan = append(plan, &planned{WasmSchedule: s, when: when, busy: make(chan struct{}, 1)})
+	}
+	return plan
+}
+
+// runDue starts what is due at now, and returns how long the next run, or look at the clock, has to wait.
+func (i *instance) runDue(ctx context.Context, workers *sync.WaitGroup, plan []*planned, now time.Time) time.Duration {
+	first := now.Add(maxWait)
+	for _, e := range plan {
+		if !e.next.After(now) {
+			select {
+			case e.busy <- struct{}{}:
+				workers.Go(func() {
+					defer func() { <-e.busy }()
+					i.runScheduled(ctx, e.WasmSchedule)
+				})
+			default:
+				i.rt.log.Warn("scheduled run is left out: the one before is still under way", "app", i.p.spec.App.String(), "schedule", e.Name)
+			}
+			e.next = e.when.Next(now)
+		}
+		if e.next.Before(first) {
+			first = e.next
+		}
+	}
+	return first.Sub(now)
 }
 
 // wake makes schedules look at the clock.
@@ -144,6 +175,9 @@ func (i *instance) wake() {
 
 // maxWait is after how long schedules look at the clock again at the latest: somebody may have set it.
 const maxWait = time.Minute
+
+// unknownWait is after how long a clock that is unknown is looked at again.
+const unknownWait = 10 * time.Second
 
 func (i *instance) runScheduled(ctx context.Context, s app.WasmSchedule) {
 	within := time.Duration(s.TimeoutSeconds) * time.Second

@@ -34,6 +34,8 @@ type FeatureOptions struct {
 	Gateways *GatewayAuthority
 	BusURLs  []string
 	TTL      time.Duration
+	// OtherURLs are where sites reach the hub's port too, tried after its own.
+	OtherURLs []string
 }
 
 // Feature is enrolment as a feature of the hub.
@@ -90,6 +92,9 @@ func (f *Feature) Member(r *http.Request) (fleet.SiteName, fleet.MemberID, error
 	}
 	return f.desk.Member(r)
 }
+
+// urls are the hub's addresses in a token, the first tried first.
+func (f *Feature) urls() []string { return append([]string{f.host.URL}, f.o.OtherURLs...) }
 
 // Reconcile cuts off the members that a Site says are revoked. It is idempotent, and runs for every Site
 // at the start, so that a bus which forgot learns again.
@@ -148,7 +153,7 @@ func (f *Feature) token(w http.ResponseWriter, r *http.Request) {
 		hub.Fail(w, fmt.Errorf("site %q: make it first: %w", name, hub.ErrNotFound))
 		return
 	}
-	token, err := f.desk.NewToken(r.Context(), name, "", []string{f.host.URL}, ttl)
+	token, err := f.desk.NewToken(r.Context(), name, "", f.urls(), ttl)
 	if err != nil {
 		hub.Fail(w, err)
 		return
@@ -215,7 +220,7 @@ func (f *Feature) claimCode(w http.ResponseWriter, r *http.Request, claims *site
 		hub.Fail(w, fmt.Errorf("%w: %w", err, hub.ErrBadRequest))
 		return
 	}
-	code, err := f.desk.NewClaimCode(r.Context(), claims.createCode, []string{f.host.URL}, time.Duration(request.TTLSeconds)*time.Second, request.Max)
+	code, err := f.desk.NewClaimCode(r.Context(), claims.createCode, f.urls(), time.Duration(request.TTLSeconds)*time.Second, request.Max)
 	if err != nil {
 		hub.Fail(w, err)
 		return
