@@ -52,6 +52,8 @@ func root() *cobra.Command {
 			return agent.Run(ctx, version(), os.Stderr, o)
 		},
 		DataDir: dirs.Data,
+		Joined:  agent.Joined,
+		Root:    "/",
 		Out:     os.Stdout,
 	})...)
 	c.AddCommand(service.SiteCommands(service.Options{

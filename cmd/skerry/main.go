@@ -40,6 +40,8 @@ func root() *cobra.Command {
 			return agent.Run(ctx, version(), os.Stderr, o)
 		},
 		DataDir: dirs.Data,
+		Joined:  agent.Joined,
+		Root:    "/",
 		Out:     os.Stdout,
 	})
 	siteCommands = append(siteCommands, service.SiteCommands(service.Options{

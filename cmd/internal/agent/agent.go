@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
@@ -145,12 +146,17 @@ func newLog(w io.Writer, o sitecli.RunOptions) (*slog.Logger, error) {
 // identify reads who this member is, or joins with the token. A token beside an identity that the hub still
 // takes is not used: a machine that is started twice by the same command joins once.
 func identify(ctx context.Context, log *slog.Logger, o sitecli.RunOptions, options enrollsite.Options) (*enrollsite.Identity, error) {
+	options.ExtraCA = []byte(o.CA)
 	if o.CAFile != "" {
 		pem, err := os.ReadFile(o.CAFile)
 		if err != nil {
 			return nil, fmt.Errorf("read --ca-file: %w", err)
 		}
-		options.ExtraCA = pem
+		options.ExtraCA = append(append(options.ExtraCA, '\n'), pem...)
+	}
+	var err error
+	if options.Proxy, err = proxy(o); err != nil {
+		return nil, err
 	}
 	identity, err := enrollsite.Open(options)
 	if err == nil && (o.Join == "" || !refused(ctx, identity)) {
@@ -171,7 +177,32 @@ func identify(ctx context.Context, log *slog.Logger, o sitecli.RunOptions, optio
 		return nil, err
 	}
 	log.Info("joined", "site", identity.Site(), "member", identity.Member())
+	joined(log, o)
 	return identity, nil
+}
+
+func joined(log *slog.Logger, o sitecli.RunOptions) {
+	if o.Joined != nil {
+		o.Joined(log)
+	}
+}
+
+// Joined reports whether a data directory is that of a machine that has joined.
+func Joined(dataDir string) bool {
+	_, err := os.Stat(filepath.Join(dataDir, enrollsite.IdentityFile))
+	return err == nil
+}
+
+// proxy returns which proxy leads to the hub; nil when the environment decides.
+func proxy(o sitecli.RunOptions) (func(*url.URL) (*url.URL, error), error) {
+	if o.Proxy == "" {
+		return nil, nil
+	}
+	u, err := url.Parse(o.Proxy)
+	if err != nil {
+		return nil, errors.New("--proxy: it is no URL") // which may hold a password
+	}
+	return func(*url.URL) (*url.URL, error) { return u, nil }, nil
 }
 
 // claim waits until a person says which site this machine is.
@@ -185,6 +216,7 @@ func claim(ctx context.Context, log *slog.Logger, o sitecli.RunOptions, options 
 		return nil, err
 	}
 	log.Info("joined", "site", identity.Site(), "member", identity.Member(), "by", code)
+	joined(log, o)
 	return identity, nil
 }
 
@@ -205,9 +237,13 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 	defer cancel(nil)
 	metrics := telemetry.NewRegistry()
 	links := &linkRelay{}
+	viaProxy, err := proxy(o)
+	if err != nil {
+		return err
+	}
 	bus, err := natsbus.Connect(ctx, natsbus.Options{
 		URLs: identity.BusURLs(), TLS: identity.TLSConfig(), Credentials: identity.Credentials, Sign: identity.Sign,
-		InboxPrefix: wire.InboxPrefix(identity.Site(), identity.Member()), Name: string(identity.Site()),
+		InboxPrefix: wire.InboxPrefix(identity.Site(), identity.Member()), Name: string(identity.Site()), Proxy: viaProxy,
 		Log: log.With("component", "bus"),
 		OnLink: func(connected bool, err error) {
 			if errors.Is(err, wire.ErrForbidden) {
@@ -226,7 +262,7 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 	}
 	agent, err := site.New(site.Options{
 		Site: identity.Site(), Member: identity.Member(), Dir: o.DataDir, Store: db, Bus: bus,
-		Fetcher: site.NewHTTPFetcher(hubClient(identity), identity.HubURLs),
+		Fetcher: site.NewHTTPFetcher(hubClient(identity, viaProxy), identity.HubURLs),
 		Gateway: func(h *site.Host) (site.Gateway, error) { return gateway(h, o, servingTLS) },
 		Modules: features(identity, processes),
 		Version: version, Log: log, Metrics: metrics, Forget: identity.Forget,
@@ -257,9 +293,13 @@ func gateway(h *site.Host, o sitecli.RunOptions, servingTLS *tls.Config) (site.G
 }
 
 // hubClient fetches content from the hub's port as this member.
-func hubClient(identity *enrollsite.Identity) *http.Client {
+func hubClient(identity *enrollsite.Identity, viaProxy func(*url.URL) (*url.URL, error)) *http.Client {
+	choose := http.ProxyFromEnvironment
+	if viaProxy != nil {
+		choose = func(r *http.Request) (*url.URL, error) { return viaProxy(r.URL) }
+	}
 	return &http.Client{Transport: &http.Transport{
-		Proxy: http.ProxyFromEnvironment, TLSClientConfig: identity.TLSConfig(),
+		Proxy: choose, TLSClientConfig: identity.TLSConfig(),
 		ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 4,
 	}}
 }
