@@ -89,6 +89,20 @@ type SiteStatus struct {
 	// +optional
 	Members []SiteMember `json:"members,omitempty"`
 
+	// Authorities are the hub's certificate authorities that the machine says it trusts: the SHA-256 of each
+	// certificate in hexadecimal digits. An agent that is older than this says none, and trusts the one by which
+	// it joined.
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=4
+	// +kubebuilder:validation:items:MaxLength=64
+	// +optional
+	Authorities []string `json:"authorities,omitempty"`
+
+	// Authority is the one of Authorities that signed the machine's certificate.
+	// +kubebuilder:validation:MaxLength=64
+	// +optional
+	Authority string `json:"authority,omitempty"`
+
 	// Version of the agent that reports for this site.
 	// +optional
 	Version string `json:"version,omitempty"`

@@ -840,6 +840,11 @@ func (in *SiteStatus) DeepCopyInto(out *SiteStatus) {
 			(*in)[i].DeepCopyInto(&(*out)[i])
 		}
 	}
+	if in.Authorities != nil {
+		in, out := &in.Authorities, &out.Authorities
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	out.Hardware = in.Hardware
 }
 

@@ -160,7 +160,7 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 	err = hub.Run(ctx, hub.Options{
 		RevocationDelay: delay, AdmissionURL: api.reaches(o.publicURL, listener.Addr()),
 		Config: api.config, Bus: bus.client, Store: bus.store, Listener: listener, TLS: serving.TLSConfig(),
-		URL: hubURL, CA: authority.PEM(), GatewayCA: gateways.PEM(), Features: features.list(), Log: o.log, Metrics: metrics,
+		URL: hubURL, CA: authority.Bundle(), GatewayCA: gateways.PEM(), Features: features.list(), Log: o.log, Metrics: metrics,
 	}, func() {
 		wg.Go(func() { backUp(ctx) })
 		events.hub(hubURL)

@@ -49,7 +49,8 @@ func root() *cobra.Command {
 		Join: func(ctx context.Context, o sitecli.RunOptions) error { return agent.Join(ctx, version(), os.Stderr, o) },
 	})...)
 	c := cli.New(version(), streams, cli.Starters{
-		Commands:     []*cobra.Command{newUp(os.Stdout, os.Stderr), newDown(os.Stdout), newHub(os.Stdout)},
+		Commands:     []*cobra.Command{newUp(os.Stdout, os.Stderr), newDown(os.Stdout)},
+		Hub:          newHub(os.Stdout),
 		SiteCommands: siteCommands,
 	})
 	c.AddCommand(docs.Command(root))

@@ -17,6 +17,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
+	"github.com/skerry-dev/skerry/internal/cli/hubca"
 	"github.com/skerry-dev/skerry/internal/cli/hubclient"
 )
 
@@ -31,6 +32,8 @@ const (
 type Starters struct {
 	// Commands are whole commands that cmd makes, such as up, down, hub and site run.
 	Commands []*cobra.Command
+	// Hub is the command "hub"; those that speak to a hub which runs are added to it.
+	Hub *cobra.Command
 	// SiteCommands belong below "site".
 	SiteCommands []*cobra.Command
 }
@@ -126,6 +129,13 @@ func New(version string, streams genericiooptions.IOStreams, s Starters) *cobra.
 	for _, c := range s.Commands {
 		c.GroupID = groupStart
 		root.AddCommand(c)
+	}
+	if s.Hub != nil {
+		ca := hubca.New(hubca.Deps{Hub: g.hub, GroupRun: GroupRun, Out: streams.Out})
+		addConnectionFlags(ca, flags)
+		s.Hub.AddCommand(ca)
+		s.Hub.GroupID = groupStart
+		root.AddCommand(s.Hub)
 	}
 	add := func(group string, commands ...*cobra.Command) {
 		for _, c := range commands {

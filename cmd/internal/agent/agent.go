@@ -42,6 +42,7 @@ import (
 func features(identity *enrollsite.Identity, processBucket *store.Bucket) []site.Maker {
 	var secrets *secretsite.Module
 	return []site.Maker{
+		{Name: enroll.SectionName, New: func(h *site.Host) (site.Module, error) { return enrollsite.NewModule(h, identity), nil }},
 		{Name: secret.SectionName, New: func(h *site.Host) (site.Module, error) {
 			secrets = secretsite.New(h, identity.Member(), identity.SealKey())
 			return secrets, nil
