@@ -9,6 +9,7 @@ import (
 	"github.com/skerry-dev/skerry/cmd/internal/installer"
 	"github.com/skerry-dev/skerry/internal/app/apphub"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollhub"
+	"github.com/skerry-dev/skerry/internal/event/eventhub"
 	"github.com/skerry-dev/skerry/internal/hub"
 	"github.com/skerry-dev/skerry/internal/ociregistry"
 	"github.com/skerry-dev/skerry/internal/secret/secrethub"
@@ -25,6 +26,7 @@ type features struct {
 	registry *registryFeature
 	bus      *busFeature
 	install  *installer.Feature
+	events   *eventhub.Feature
 	metrics  *metricsFeature
 }
 
@@ -35,6 +37,7 @@ func newFeatures(siteBinaries string, metrics map[string]prometheus.Gatherer, bu
 		apps:    apphub.New(found),
 		bus:     &busFeature{bus},
 		install: installer.New(siteBinaries),
+		events:  eventhub.New(bus.store),
 		metrics: &metricsFeature{metrics},
 	}
 	f.secrets = secrethub.New(f.apps)
@@ -60,6 +63,7 @@ func (f *features) list() []hub.Feature {
 		f.apps,
 		f.secrets,
 		f.install,
+		f.events,
 		f.metrics,
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
+	"github.com/skerry-dev/skerry/internal/cli/eventcli"
 	"github.com/skerry-dev/skerry/internal/cli/hubca"
 	"github.com/skerry-dev/skerry/internal/cli/hubclient"
 )
@@ -145,7 +146,8 @@ func New(version string, streams genericiooptions.IOStreams, s Starters) *cobra.
 		}
 	}
 	add(groupApps, newApp(g), newPush(g), newStatus(g), newLogs(g), newWhy(g), newRender(g))
-	add(groupFleet, newSite(g, s.SiteCommands), newUser(g))
+	events := eventcli.New(eventcli.Env{Hub: g.hub, Namespace: flags.Namespace, DefaultNamespace: g.namespace, Out: streams.Out, Usage: Usage})
+	add(groupFleet, newSite(g, s.SiteCommands), events, newUser(g))
 	add(groupObjects, objectCommands(g)...)
 	root.AddCommand(newVersion(g))
 	markUsage(root)
