@@ -183,10 +183,10 @@ func quietLibraries(log *slog.Logger) {
 
 // scheduleBackups returns what backs the hub up until its context ends; it does nothing unless it was asked for.
 func scheduleBackups(o hubOptions, metrics prometheus.Registerer) (func(context.Context), error) {
-	if o.backups.Dir == "" {
-		return func(context.Context) {}, nil
-	}
 	s := o.backups
+	if s.Dir == "" {
+		return func(context.Context) {}, s.Register(metrics)
+	}
 	s.Log = o.log.With("component", "backup")
 	s.Save = func(ctx context.Context, file string) error {
 		_, err := backup.Save(ctx, backup.Options{DataDir: o.dataDir, Version: version(), Log: s.Log, Running: true}, file)

@@ -48,6 +48,7 @@ func root() *cobra.Command {
 		Program: "skerry", Prefix: []string{"site"}, Out: os.Stdout,
 		Join: func(ctx context.Context, o sitecli.RunOptions) error { return agent.Join(ctx, version(), os.Stderr, o) },
 	})...)
+	siteCommands = append(siteCommands, agent.SuperviseCommand("site"))
 	c := cli.New(version(), streams, cli.Starters{
 		Commands:     []*cobra.Command{newUp(os.Stdout, os.Stderr), newDown(os.Stdout)},
 		Hub:          newHub(os.Stdout),

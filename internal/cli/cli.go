@@ -20,6 +20,7 @@ import (
 	"github.com/skerry-dev/skerry/internal/cli/eventcli"
 	"github.com/skerry-dev/skerry/internal/cli/hubca"
 	"github.com/skerry-dev/skerry/internal/cli/hubclient"
+	"github.com/skerry-dev/skerry/internal/cli/siteupgrade"
 )
 
 // Exit codes of the command.
@@ -147,7 +148,7 @@ func New(version string, streams genericiooptions.IOStreams, s Starters) *cobra.
 	}
 	add(groupApps, newApp(g), newPush(g), newStatus(g), newLogs(g), newWhy(g), newRender(g))
 	events := eventcli.New(eventcli.Env{Hub: g.hub, Namespace: flags.Namespace, DefaultNamespace: g.namespace, Out: streams.Out, Usage: Usage})
-	add(groupFleet, newSite(g, s.SiteCommands), events, newUser(g))
+	add(groupFleet, newSite(g, append(s.SiteCommands, siteupgrade.New(siteupgrade.Deps{Hub: g.hub, Objects: g.objects, Usage: Usage, Out: streams.Out}))), events, newUser(g))
 	add(groupObjects, objectCommands(g)...)
 	root.AddCommand(newVersion(g))
 	markUsage(root)

@@ -34,15 +34,19 @@ import (
 	"github.com/skerry-dev/skerry/internal/sitecli"
 	"github.com/skerry-dev/skerry/internal/store"
 	"github.com/skerry-dev/skerry/internal/telemetry"
+	"github.com/skerry-dev/skerry/internal/upkeep"
+	"github.com/skerry-dev/skerry/internal/upkeep/supervise"
+	"github.com/skerry-dev/skerry/internal/upkeep/upkeepsite"
 	"github.com/skerry-dev/skerry/internal/wire"
 )
 
 // features are the site's halves, in the order of their start: secrets are there before the apps that come
 // back with them. A new capability is one line here.
-func features(identity *enrollsite.Identity, processBucket *store.Bucket) []site.Maker {
+func features(identity *enrollsite.Identity, processBucket *store.Bucket, upgrade upkeepsite.Options) []site.Maker {
 	var secrets *secretsite.Module
 	return []site.Maker{
 		{Name: enroll.SectionName, New: func(h *site.Host) (site.Module, error) { return enrollsite.NewModule(h, identity), nil }},
+		{Name: upkeep.SectionName, New: func(h *site.Host) (site.Module, error) { return upkeepsite.New(h, upgrade), nil }},
 		{Name: secret.SectionName, New: func(h *site.Host) (site.Module, error) {
 			secrets = secretsite.New(h, identity.Member(), identity.SealKey())
 			return secrets, nil
@@ -265,7 +269,9 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 		Site: identity.Site(), Member: identity.Member(), Dir: o.DataDir, Store: db, Bus: bus,
 		Fetcher: site.NewHTTPFetcher(hubClient(identity, viaProxy), identity.HubURLs),
 		Gateway: func(h *site.Host) (site.Gateway, error) { return gateway(h, o, servingTLS) },
-		Modules: features(identity, processes),
+		Modules: features(identity, processes, upkeepsite.Options{
+			DataDir: o.DataDir, Version: version, Supervised: os.Getenv(supervise.Env) != "", Switch: func() { cancel(nil) },
+		}),
 		Version: version, Log: log, Metrics: metrics, Forget: identity.Forget,
 	})
 	if err != nil {
