@@ -12,6 +12,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:resource:scope=Cluster,categories=skerry
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Link",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Belief",type=string,JSONPath=`.status.away.belief`
 // +kubebuilder:printcolumn:name="Zone",type=string,JSONPath=`.spec.zone`
 // +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.status.version`
 // +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.status.gateway`
@@ -148,6 +149,11 @@ type SiteStatus struct {
 	// +optional
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
+	// Away says since when the hub does not hear the site, and what it believes became of it. Absent while the
+	// site is connected. Nothing is moved or deleted because of it.
+	// +optional
+	Away *SiteAway `json:"away,omitempty"`
+
 	// Members are the machines that enrolled for this site.
 	// +listType=map
 	// +listMapKey=id
@@ -184,6 +190,29 @@ type SiteStatus struct {
 	// Hardware of the member that reports.
 	// +optional
 	Hardware Hardware `json:"hardware,omitempty"`
+}
+
+// SiteAway is what the hub believes of a site that it does not hear.
+type SiteAway struct {
+	// Since is when the site was last heard, by the hub's clock; where this hub never did, when it started.
+	Since metav1.Time `json:"since"`
+
+	// Belief is Stopped when the agent or its machine was stopped as it said; Restarting when it said that it
+	// will be back; AgentDown when its machine closed the connection without a word of the agent; LinkDown when
+	// a neighbour hears the site, or its whole zone fell silent; SiteDown when its neighbours do not hear it
+	// either, or a restart did not end; Unknown when there is nobody to tell.
+	// +kubebuilder:validation:MaxLength=63
+	Belief string `json:"belief"`
+
+	// Why is the evidence, for people.
+	// +kubebuilder:validation:MaxLength=1024
+	// +optional
+	Why string `json:"why,omitempty"`
+
+	// Zone is set when the site is away together with its whole zone.
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	Zone string `json:"zone,omitempty"`
 }
 
 // SiteMember is one machine of a site.

@@ -103,7 +103,7 @@ func (f *busFeature) Name() string { return "bus" }
 // Setup implements hub.Feature.
 func (f *busFeature) Setup(_ context.Context, h *hub.Host) error {
 	h.Public.Handle(wire.PathBus, f.bus.webSocket)
-	return nil
+	return f.bus.onTransport(func(site fleet.SiteName, _ fleet.MemberID, now fleet.Transport) { h.Fleet.Transport(site, now) })
 }
 
 // metricsFeature serves the hub's metrics on its port, to who may read the path in the Kubernetes API.

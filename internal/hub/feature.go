@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/skerry-dev/skerry/api/v1alpha1"
+	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/wire"
 )
 
@@ -66,3 +67,13 @@ func (h *Host) OnSiteGone(fn func(context.Context, *v1alpha1.Site) error) {
 
 // SystemNamespace holds the hub's own objects.
 const SystemNamespace = "skerry-system"
+
+// SecretUse says that an app needs a Secret of its own namespace. It holds names alone.
+type SecretUse struct {
+	App  fleet.AppKey
+	Name string
+	// Keys in order and each once; none means all.
+	Keys []string
+	// Optional says that the app runs without what is missing.
+	Optional bool
+}

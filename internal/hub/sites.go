@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/skerry-dev/skerry/api/v1alpha1"
 	"github.com/skerry-dev/skerry/internal/fleet"
+	"github.com/skerry-dev/skerry/internal/hub/outage"
 	"github.com/skerry-dev/skerry/internal/wire"
 )
 
@@ -31,17 +33,23 @@ const wipeTimeout = 2 * time.Minute
 //
 // It reads Sites, reports and links; it writes Site.status except members, and the finalizer.
 type siteReconciler struct {
-	host *Host
+	host    *Host
+	changes *Notifier
+	// zones finds zones that fell silent as a whole; events is where that is told.
+	zones  outage.Zones
+	events events.EventRecorder
 }
 
 func setupSites(h *Host) error {
-	r := &siteReconciler{host: h}
-	changes := NewNotifier()
-	h.Fleet.OnChange(changes.NotifySite)
+	r := &siteReconciler{host: h, changes: NewNotifier(), events: h.Manager.GetEventRecorder("skerry-hub")}
+	h.Fleet.OnChange(r.changes.NotifySite)
+	if err := h.Metrics.Register(newZonesCollector(&r.zones)); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
 	Validate(h, "zone", "sites", checkTimeZone)
 	err := ctrl.NewControllerManagedBy(h.Manager).Named("site").
 		For(&v1alpha1.Site{}).
-		WatchesRawSource(changes.Source()).
+		WatchesRawSource(r.changes.Source()).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
 		Complete(r)
 	if err != nil {
@@ -63,6 +71,9 @@ func checkTimeZone(_ context.Context, _, site *v1alpha1.Site) ([]string, field.E
 func (r *siteReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	var site v1alpha1.Site
 	if err := r.host.Client.Get(ctx, req.NamespacedName, &site); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.announce(r.zones.Forget(fleet.SiteName(req.Name)))
+		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if !site.DeletionTimestamp.IsZero() {
@@ -112,29 +123,33 @@ func (r *siteReconciler) observe(site *v1alpha1.Site) time.Duration {
 		}
 	}
 	cond := metav1.Condition{Type: v1alpha1.ConditionReady, ObservedGeneration: site.Generation}
+	var again time.Duration
 	switch link := r.host.Fleet.Link(name); {
 	case len(site.Status.Members) == 0:
+		r.present(site)
 		cond.Status, cond.Reason = metav1.ConditionFalse, v1alpha1.ReasonNeverConnected
 		cond.Message = "no machine has joined yet: run `skerry site token " + site.Name + "` and give the token to one"
 	case allRevoked(site):
+		r.present(site)
 		cond.Status, cond.Reason = metav1.ConditionFalse, v1alpha1.ReasonRevoked
 		cond.Message = "every member is revoked: run `skerry site token " + site.Name + "` to let a machine join"
 	case link == fleet.LinkConnected:
+		r.present(site)
 		cond.Status, cond.Reason, cond.Message = metav1.ConditionTrue, v1alpha1.ReasonConnected, "the site is connected"
 	case link == fleet.LinkUnknown:
+		again = awayAfter
 		// This hub started moments ago: what was known before it stands.
 		if meta.FindStatusCondition(site.Status.Conditions, v1alpha1.ConditionReady) != nil {
-			return awayAfter
+			return again
 		}
 		cond.Status, cond.Reason, cond.Message = metav1.ConditionUnknown, v1alpha1.ReasonProgressing, "nothing was heard of the site yet"
-		meta.SetStatusCondition(&site.Status.Conditions, cond)
-		return awayAfter
 	default:
+		again = r.judge(site)
 		cond.Status, cond.Reason = metav1.ConditionFalse, v1alpha1.ReasonAway
-		cond.Message = "the site is not connected; its apps go on by themselves"
+		cond.Message = awayMessage(site.Status.Away)
 	}
 	meta.SetStatusCondition(&site.Status.Conditions, cond)
-	return 0
+	return again
 }
 
 func allRevoked(site *v1alpha1.Site) bool {

@@ -145,6 +145,12 @@ func (a *Agent) sayAlive(ctx context.Context, leaving bool) {
 	a.mu.Lock()
 	alive := wire.Alive{Sequence: a.sequence, Leaving: leaving}
 	a.mu.Unlock()
+	if leaving {
+		alive.Reason = fleet.LeavingStop
+		if a.o.Leaving != nil {
+			alive.Reason = a.o.Leaving()
+		}
+	}
 	data, err := wire.EncodeJSON("alive", alive)
 	if err != nil {
 		return

@@ -63,6 +63,10 @@ func frozen() map[string]any {
 			Protocol: 1, Site: "shop-1", Member: "m-1", Certificate: "PEM", BusCredential: "JWT", HubTime: 100, NotBefore: 90,
 			Expires: 1000, CA: "PEM", Authorities: "PEMPEM",
 		},
+		"alive-reason.json": Alive{Sequence: 12, Leaving: true, Reason: fleet.LeavingReboot},
+		"report-neighbours.json": Report{
+			Protocol: 1, Site: "shop-1", Member: "m-1", Epoch: "SITE", Sequence: 12, Neighbours: map[fleet.SiteName]bool{"shop-2": true, "shop-3": false},
+		},
 		"events.json": EventBatch{
 			Protocol: 1, Site: "shop-1", Member: "m-1", Epoch: "SITE",
 			Records: []EventRecord{

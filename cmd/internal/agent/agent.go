@@ -272,7 +272,7 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 		Modules: features(identity, processes, upkeepsite.Options{
 			DataDir: o.DataDir, Version: version, Supervised: os.Getenv(supervise.Env) != "", Switch: func() { cancel(nil) },
 		}),
-		Version: version, Log: log, Metrics: metrics, Forget: identity.Forget,
+		Version: version, Log: log, Metrics: metrics, Forget: identity.Forget, Leaving: leaving,
 	})
 	if err != nil {
 		return err
