@@ -83,6 +83,72 @@ type SiteSpec struct {
 	// +listType=set
 	// +optional
 	RevokedMembers []string `json:"revokedMembers,omitempty"`
+
+	// Agent is the agent that the site is to run, from what `skerry site upgrade` pushed. Without it the site keeps the
+	// one that it has.
+	// +optional
+	Agent *SiteAgent `json:"agent,omitempty"`
+}
+
+// SiteAgent is the agent that a site is to run.
+type SiteAgent struct {
+	// Version by which it was pushed.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9_][A-Za-z0-9._-]*$`
+	Version string `json:"version"`
+
+	// Digest of what was pushed, so that it stays the same whatever is pushed later; `skerry site upgrade` sets it.
+	// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
+	// +kubebuilder:validation:MaxLength=71
+	// +optional
+	Digest string `json:"digest,omitempty"`
+
+	// MaxUnavailable is how many of the sites that are to run the same agent may be trying it, or have failed, at one
+	// time; the least that any of them says counts.
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=1
+	// +optional
+	MaxUnavailable int32 `json:"maxUnavailable,omitempty"`
+
+	// DeadlineSeconds is how long the new agent may take until it and its apps are healthy; then the one before runs
+	// again.
+	// +kubebuilder:default=180
+	// +kubebuilder:validation:Minimum=5
+	// +kubebuilder:validation:Maximum=3600
+	// +optional
+	DeadlineSeconds int32 `json:"deadlineSeconds,omitempty"`
+
+	// Attempt is a number that, when it changes, lets an agent be tried again that failed.
+	// +kubebuilder:validation:Minimum=0
+	// +optional
+	Attempt int32 `json:"attempt,omitempty"`
+}
+
+// Phases of a site's agent.
+const (
+	AgentWaiting = "Waiting"
+	AgentFailed  = "Failed"
+)
+
+// SiteAgentStatus is what is known of a site's agent.
+type SiteAgentStatus struct {
+	// Version that the agent says of itself.
+	// +optional
+	Version string `json:"version,omitempty"`
+	// Digest of the agent's program.
+	// +optional
+	Digest string `json:"digest,omitempty"`
+
+	// Phase of what spec.agent asks for: Waiting, Fetching, Trying, Running, Failed or Unsupported; empty when it asks
+	// for nothing.
+	// +optional
+	Phase string `json:"phase,omitempty"`
+
+	// Message says why.
+	// +kubebuilder:validation:MaxLength=1024
+	// +optional
+	Message string `json:"message,omitempty"`
 }
 
 // SiteDownloads bounds what content takes of a site's link to the hub.
@@ -148,9 +214,27 @@ type SiteStatus struct {
 	// +optional
 	Members []SiteMember `json:"members,omitempty"`
 
+	// Authorities are the hub's certificate authorities that the machine says it trusts: the SHA-256 of each
+	// certificate in hexadecimal digits. An agent that is older than this says none, and trusts the one by which
+	// it joined.
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=4
+	// +kubebuilder:validation:items:MaxLength=64
+	// +optional
+	Authorities []string `json:"authorities,omitempty"`
+
+	// Authority is the one of Authorities that signed the machine's certificate.
+	// +kubebuilder:validation:MaxLength=64
+	// +optional
+	Authority string `json:"authority,omitempty"`
+
 	// Version of the agent that reports for this site.
 	// +optional
 	Version string `json:"version,omitempty"`
+
+	// Agent is what is known of the site's agent, and of what spec.agent asks for.
+	// +optional
+	Agent *SiteAgentStatus `json:"agent,omitempty"`
 
 	// Gateway is the URL at which the site answers callers.
 	// +optional

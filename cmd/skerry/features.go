@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"net/http"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/skerry-dev/skerry/cmd/internal/installer"
+	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/app/apphub"
 	"github.com/skerry-dev/skerry/internal/delivery/deliveryhub"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollhub"
@@ -16,6 +18,8 @@ import (
 	"github.com/skerry-dev/skerry/internal/ociregistry"
 	"github.com/skerry-dev/skerry/internal/secret/secrethub"
 	"github.com/skerry-dev/skerry/internal/telemetry"
+	"github.com/skerry-dev/skerry/internal/upkeep"
+	"github.com/skerry-dev/skerry/internal/upkeep/upkeephub"
 	"github.com/skerry-dev/skerry/internal/wire"
 )
 
@@ -30,6 +34,7 @@ type features struct {
 	install  *installer.Feature
 	events   *eventhub.Feature
 	metrics  *metricsFeature
+	agents   *upkeephub.Feature
 }
 
 func newFeatures(o hubOptions, metrics map[string]prometheus.Gatherer, bus *busParts, authority *enrollhub.Authority, gateways *enrollhub.GatewayAuthority) *features {
@@ -44,10 +49,29 @@ func newFeatures(o hubOptions, metrics map[string]prometheus.Gatherer, bus *busP
 	}
 	f.secrets = secrethub.New(f.apps)
 	f.apps.UseSecrets(f.secrets)
+	f.agents = upkeephub.New(&agents{found})
 	f.registry = &registryFeature{
-		bundles: found, member: f.enroll.Member, siteBundles: f.apps.SiteBundles, liveBundles: f.apps.LiveBundles,
+		bundles: found, member: f.enroll.Member, siteBundles: f.siteContent, liveBundles: f.liveContent,
 	}
 	return f
+}
+
+// siteContent is what a site may fetch: its apps' bundles and its agent.
+func (f *features) siteContent(site fleet.SiteName) []app.Bundle {
+	all := f.apps.SiteBundles(site)
+	if d := f.agents.Content(site); d != "" {
+		all = append(slices.Clip(all), app.Bundle{Repository: upkeep.Repository, Digest: d})
+	}
+	return all
+}
+
+// liveContent is what must stay in the registry although no tag may name it.
+func (f *features) liveContent() []app.Bundle {
+	all := slices.Clip(f.apps.LiveBundles())
+	for _, d := range f.agents.Live() {
+		all = append(all, app.Bundle{Repository: upkeep.Repository, Digest: d})
+	}
+	return all
 }
 
 // bind hands the registry, which asks its feature for rights, to those who use it.
@@ -64,6 +88,7 @@ func (f *features) list() []hub.Feature {
 		f.registry,
 		f.apps,
 		f.secrets,
+		f.agents,
 		f.install,
 		f.events,
 		deliveryhub.New(),

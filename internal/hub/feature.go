@@ -45,7 +45,7 @@ type Host struct {
 	Public *http.ServeMux
 	// URL is the address of that port as others reach it, such as "https://127.0.0.1:7443".
 	URL string
-	// CA is the certificate authority of the hub's port in PEM.
+	// CA is the certificate authority of the hub's port in PEM, as of its start.
 	CA  []byte
 	Log *slog.Logger
 	// Metrics is where features register theirs; names start with "skerry_".
@@ -54,8 +54,9 @@ type Host struct {
 	Now func() time.Time
 
 	// direct reaches the API without a cache, before and beside the manager.
-	direct client.Client
-	gone   []func(context.Context, *v1alpha1.Site) error
+	direct  client.Client
+	options Options
+	gone    []func(context.Context, *v1alpha1.Site) error
 }
 
 // OnSiteGone registers what must happen before a deleted Site's object may go, such as revoking its
