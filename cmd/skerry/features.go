@@ -3,16 +3,23 @@ package main
 import (
 	"context"
 	"net/http"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/skerry-dev/skerry/cmd/internal/installer"
+	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/app/apphub"
+	"github.com/skerry-dev/skerry/internal/delivery/deliveryhub"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollhub"
+	"github.com/skerry-dev/skerry/internal/event/eventhub"
+	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/hub"
 	"github.com/skerry-dev/skerry/internal/ociregistry"
 	"github.com/skerry-dev/skerry/internal/secret/secrethub"
 	"github.com/skerry-dev/skerry/internal/telemetry"
+	"github.com/skerry-dev/skerry/internal/upkeep"
+	"github.com/skerry-dev/skerry/internal/upkeep/upkeephub"
 	"github.com/skerry-dev/skerry/internal/wire"
 )
 
@@ -25,7 +32,9 @@ type features struct {
 	registry *registryFeature
 	bus      *busFeature
 	install  *installer.Feature
+	events   *eventhub.Feature
 	metrics  *metricsFeature
+	agents   *upkeephub.Feature
 }
 
 func newFeatures(o hubOptions, metrics map[string]prometheus.Gatherer, bus *busParts, authority *enrollhub.Authority, gateways *enrollhub.GatewayAuthority) *features {
@@ -35,14 +44,34 @@ func newFeatures(o hubOptions, metrics map[string]prometheus.Gatherer, bus *busP
 		apps:    apphub.New(found),
 		bus:     &busFeature{bus},
 		install: installer.New(o.siteBinaries),
+		events:  eventhub.New(bus.store),
 		metrics: &metricsFeature{metrics},
 	}
 	f.secrets = secrethub.New(f.apps)
 	f.apps.UseSecrets(f.secrets)
+	f.agents = upkeephub.New(&agents{found})
 	f.registry = &registryFeature{
-		bundles: found, member: f.enroll.Member, siteBundles: f.apps.SiteBundles, liveBundles: f.apps.LiveBundles,
+		bundles: found, member: f.enroll.Member, siteBundles: f.siteContent, liveBundles: f.liveContent,
 	}
 	return f
+}
+
+// siteContent is what a site may fetch: its apps' bundles and its agent.
+func (f *features) siteContent(site fleet.SiteName) []app.Bundle {
+	all := f.apps.SiteBundles(site)
+	if d := f.agents.Content(site); d != "" {
+		all = append(slices.Clip(all), app.Bundle{Repository: upkeep.Repository, Digest: d})
+	}
+	return all
+}
+
+// liveContent is what must stay in the registry although no tag may name it.
+func (f *features) liveContent() []app.Bundle {
+	all := slices.Clip(f.apps.LiveBundles())
+	for _, d := range f.agents.Live() {
+		all = append(all, app.Bundle{Repository: upkeep.Repository, Digest: d})
+	}
+	return all
 }
 
 // bind hands the registry, which asks its feature for rights, to those who use it.
@@ -59,7 +88,10 @@ func (f *features) list() []hub.Feature {
 		f.registry,
 		f.apps,
 		f.secrets,
+		f.agents,
 		f.install,
+		f.events,
+		deliveryhub.New(),
 		f.metrics,
 	}
 }
@@ -73,7 +105,7 @@ func (f *busFeature) Name() string { return "bus" }
 // Setup implements hub.Feature.
 func (f *busFeature) Setup(_ context.Context, h *hub.Host) error {
 	h.Public.Handle(wire.PathBus, f.bus.webSocket)
-	return nil
+	return f.bus.onTransport(func(site fleet.SiteName, _ fleet.MemberID, now fleet.Transport) { h.Fleet.Transport(site, now) })
 }
 
 // metricsFeature serves the hub's metrics on its port, to who may read the path in the Kubernetes API.

@@ -41,6 +41,12 @@ type LinkWatcher interface {
 	LinkChanged(fleet.Link)
 }
 
+// Hearer is a Module that listens for the site's neighbours.
+type Hearer interface {
+	// Hears returns the neighbours that the module looks for, and whether it hears them.
+	Hears() map[fleet.SiteName]bool
+}
+
 // Host is what the agent gives a module when it is made. All of it is safe for concurrent use.
 type Host struct {
 	// Name of this site.
@@ -59,10 +65,18 @@ type Host struct {
 	Router Router
 	// Changed tells the agent that Report would now say something new. It never blocks.
 	Changed func()
+	// Events is where the module says what happened.
+	Events Events
 	// Local serves the agent's local socket: only the machine's own administrator reaches it.
 	Local *http.ServeMux
 	// Calls is where the module registers what the hub may ask it.
 	Calls Calls
+}
+
+// Events takes what happened at the site: it is kept on the disk until the hub has it.
+type Events interface {
+	// Add takes an event. It neither fails nor waits for the disk; texts that are too long are cut.
+	Add(fleet.Event)
 }
 
 // Content gives modules the content that their sections name.

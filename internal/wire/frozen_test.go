@@ -59,6 +59,22 @@ func frozen() map[string]any {
 			Protocol: 1, Site: "shop-1", Member: "m-1", Certificate: "PEM", BusCredential: "JWT", HubTime: 100, NotBefore: 90,
 			Expires: 1000, CA: "PEM", BusURLs: []string{"nats://hub:4222"}, ServingCertificate: "PEM", GatewayCA: "PEM",
 		},
+		"enroll-response-authorities.json": EnrollResponse{
+			Protocol: 1, Site: "shop-1", Member: "m-1", Certificate: "PEM", BusCredential: "JWT", HubTime: 100, NotBefore: 90,
+			Expires: 1000, CA: "PEM", Authorities: "PEMPEM",
+		},
+		"alive-reason.json": Alive{Sequence: 12, Leaving: true, Reason: fleet.LeavingReboot},
+		"report-neighbours.json": Report{
+			Protocol: 1, Site: "shop-1", Member: "m-1", Epoch: "SITE", Sequence: 12, Neighbours: map[fleet.SiteName]bool{"shop-2": true, "shop-3": false},
+		},
+		"events.json": EventBatch{
+			Protocol: 1, Site: "shop-1", Member: "m-1", Epoch: "SITE",
+			Records: []EventRecord{
+				{Sequence: 7, Event: fleet.Event{Class: fleet.ClassAlarm, Reason: "AppFailed", Message: "exited with status 3", App: fleet.AppKey{Namespace: "shop", Name: "till"}, Time: 1000}},
+				{Sequence: 9, Event: fleet.Event{Class: fleet.ClassSample, Reason: "Traffic", Data: json.RawMessage(`{"requests":3}`)}},
+			},
+			Dropped: map[fleet.EventClass]uint64{fleet.ClassSample: 1},
+		},
 		"enroll-refusal-claim.json": EnrollRefusal{Reason: RefusedPending, Message: "wait"},
 		"enroll-refusal.json":       EnrollRefusal{Reason: RefusedChallenge, Message: "sign this", Challenge: []byte("challenge")},
 	}
@@ -135,6 +151,33 @@ func TestFrozenSubjects(t *testing.T) {
 	}
 }
 
+// TestFrozenPin: who reads an address of the hub and who wrote it may be releases apart.
+func TestFrozenPin(t *testing.T) {
+	digest := [32]byte{1, 2, 3}
+	const address, pinned = "https://hub.example.com:7443", "https://hub.example.com:7443/ca/AQIDAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+	if got := WithPin(address, digest); got != pinned {
+		t.Errorf("it is written as %s", got)
+	}
+	tests := []struct {
+		reason, path, without string
+		ok                    bool
+	}{
+		{"an address", pinned, address, true},
+		{"a path of it", pinned + "/enroll/v1/join", address + "/enroll/v1/join", true},
+		{"a path of the hub's own", "/ca/AQIDAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA/v2/", "/v2/", true},
+		{"none", address, address, false},
+		{"no digest", "/ca/x/v2/", "/ca/x/v2/", false},
+		{"a digest that is cut short", pinned[:len(pinned)-2], pinned[:len(pinned)-2], false},
+		{"nothing after it", "/ca/", "/ca/", false},
+	}
+	for _, tt := range tests {
+		without, got, ok := CutPin(tt.path)
+		if without != tt.without || ok != tt.ok || ok && got != digest {
+			t.Errorf("%s: %s, %x, %v", tt.reason, without, got, ok)
+		}
+	}
+}
+
 func TestFrozenSignedBytes(t *testing.T) {
 	for file, signed := range map[string]string{
 		"enroll-request.json": "enroll-signed.hex", "enroll-request-serving.json": "enroll-signed-serving.hex",
@@ -197,6 +240,20 @@ func TestSignedBytesBindEveryPart(t *testing.T) {
 	r.ServingNames = []string{"means nothing without a key"}
 	if !bytes.Equal(EnrollSigned(r), EnrollSigned(base)) {
 		t.Error("a field that is not part of the signature changes it")
+	}
+}
+
+func TestFrozenEvents(t *testing.T) {
+	got := strings.Join([]string{
+		EventsSubject("shop-1", "m-1"), EventsPattern("shop-1"), AllEvents, StreamEvents + " " + Stored()[StreamEvents],
+		string(fleet.ClassAlarm), string(fleet.ClassEvent), string(fleet.ClassSample),
+	}, "\n") + "\n"
+	want, err := os.ReadFile("testdata/v1/names-events.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("protocol version %d names something differently (-frozen +now):\n%s", Protocol, diff)
 	}
 }
 

@@ -338,7 +338,7 @@ func (d *Desk) issue(ctx context.Context, site fleet.SiteName, id fleet.MemberID
 		Protocol: wire.Protocol, Site: site, Member: id,
 		Certificate: string(certificate), BusCredential: credential,
 		HubTime: now.Unix(), NotBefore: notBefore.Unix(), Expires: expires.Unix(),
-		CA: string(d.o.Authority.PEM()), BusURLs: d.o.BusURLs,
+		CA: string(d.o.Authority.PEM()), Authorities: string(d.o.Authority.Bundle()), BusURLs: d.o.BusURLs,
 	}
 	if d.o.Gateways == nil || len(request.ServingKey) == 0 {
 		return response, nil
@@ -386,13 +386,21 @@ func (d *Desk) NewToken(ctx context.Context, site fleet.SiteName, fingerprint st
 		}
 	}
 	now := d.o.Now()
-	token := enroll.NewToken(urls, d.o.Authority.Fingerprint(), now)
+	token := d.newSecret(urls, now)
 	err := d.o.Tokens.Create(ctx, TokenRecord{ID: token.ID, Hash: token.Secret.Hash(), Site: site, Fingerprint: fingerprint, Expires: now.Add(ttl)})
 	if err != nil {
 		return enroll.Token{}, fmt.Errorf("store join token for site %q: %w", site, err)
 	}
 	d.o.Log.Info("audit", "audit", "token", "site", site, "token", token.ID, "expires", now.Add(ttl).UTC())
 	return token, nil
+}
+
+// newSecret makes what a join token and a claim code have in common.
+func (d *Desk) newSecret(urls []string, now time.Time) enroll.Token {
+	current, next := d.o.Authority.pins()
+	token := enroll.NewToken(urls, current, now)
+	token.NextCA = next
+	return token
 }
 
 // ErrNoMember is wrapped when a request was not made by a member.

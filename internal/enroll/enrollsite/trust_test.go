@@ -93,7 +93,7 @@ func TestVerify(t *testing.T) {
 		{"it is another authority's", other.sign(t, wire.HubURI, server, heard.Add(-day), heard.Add(day)), ErrNotTheHub},
 		{"it begins after its authority has ended", hub.sign(t, wire.HubURI, server, heard.Add(4000*day), heard.Add(4001*day)), ErrNotTheHub},
 	}
-	trusted := trust{pin: sha256.Sum256(hub.cert.Raw), lastHub: func() time.Time { return heard }}
+	trusted := trust{pins: func() []pin { return []pin{sha256.Sum256(hub.cert.Raw)} }, lastHub: func() time.Time { return heard }}
 	for _, tt := range tests {
 		t.Run(tt.reason, func(t *testing.T) {
 			state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{tt.leaf, hub.cert}, ServerName: "hub.example.com"}
@@ -114,7 +114,7 @@ func TestVerify(t *testing.T) {
 		}
 	})
 	t.Run("an extra authority vouches for its names only", func(t *testing.T) {
-		extra := trust{lastHub: trusted.lastHub, extra: []*x509.Certificate{other.cert}}
+		extra := trust{pins: func() []pin { return nil }, lastHub: trusted.lastHub, extra: []*x509.Certificate{other.cert}}
 		leaf := other.sign(t, "", server, heard.Add(-day), heard.Add(day))
 		state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}, ServerName: "hub.example.com"}
 		if err := extra.verify(state); err != nil {
