@@ -52,7 +52,18 @@ spec:
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h.Skerry(t, "apply", "--server-side", "--force-conflicts", "-f", path)
+	apply(t, h, path)
+}
+
+// apply applies a file, as soon as the hub answers.
+func apply(t *testing.T, h *fleettest.Hub, path string) {
+	t.Helper()
+	fleettest.Eventually(t, time.Minute, "the hub takes "+path, func() string {
+		if out, err := h.TrySkerry("apply", "--server-side", "--force-conflicts", "-f", path); err != nil {
+			return out
+		}
+		return ""
+	})
 }
 
 // newest is the release that the hub means sites to run; empty while it does not know.
@@ -118,13 +129,13 @@ func TestPowerCutAtASite(t *testing.T) {
 	b.ns, b.gateway = c.Namespace, "127.0.0.1:8081"
 	token := h.Token(t, b.name, "--label", "kind=toll")
 	placeHello(t, h, "1.0.0")
-	for range min(rounds(t), 4) { // while it joins and starts its first app
+	for range min(rounds(t), 3) { // while it joins and starts its first app
 		b.start(token)
 		cutDuring(t, r, disk, b.kill)
 	}
 	b.start(token)
 	awaitNewest(t, h, 1)
-	for n := range min(rounds(t), 6) {
+	for n := range min(rounds(t), 4) {
 		before, err := fleettest.StatusIn(b.dir)
 		if err != nil {
 			t.Fatal(err)
@@ -173,6 +184,7 @@ func (b *box) watch() (stop func() uint64) {
 // TestPowerCutAtTheHub cuts the hub's power while releases go out. It starts each time and knows every object
 // that it acknowledged; sites, whose apps nobody finds slower for it, take the newest release.
 func TestPowerCutAtTheHub(t *testing.T) {
+	t.Parallel()
 	fleettest.Require(t)
 	testenv.Require(t, powercut.Needs()...)
 	r := random(t)

@@ -27,6 +27,7 @@ type run struct {
 	Releases     int            `json:"releases"`
 	Requests     int64          `json:"requests"`
 	Failed       int64          `json:"failed"`
+	Events       int            `json:"events"`
 	HealedMillis int64          `json:"healedMillis"`
 }
 
@@ -130,7 +131,7 @@ func write(r result, out string) error {
 // show writes the page.
 func show(w io.Writer, r result) error {
 	passed, faults := 0, map[string]int{}
-	var releases int
+	var releases, events int
 	var requests, failed int64
 	var healed []int64
 	for _, one := range r.Runs {
@@ -138,7 +139,7 @@ func show(w io.Writer, r result) error {
 			passed++
 			healed = append(healed, one.HealedMillis)
 		}
-		releases, requests, failed = releases+one.Releases, requests+one.Requests, failed+one.Failed
+		releases, events, requests, failed = releases+one.Releases, events+one.Events, requests+one.Requests, failed+one.Failed
 		for name, n := range one.Faults {
 			faults[name] += n
 		}
@@ -154,6 +155,7 @@ func show(w io.Writer, r result) error {
 	say("| seeds run, passed | %d, %d |", len(r.Runs), passed)
 	say("| releases sent out meanwhile | %d |", releases)
 	say("| requests to apps that no fault of their own site could touch, failed | %d, %d |", requests, failed)
+	say("| events of sites at the hub, each once and in order | %d |", events)
 	if len(healed) > 0 {
 		say("| from the last fault healed until every site ran the newest release: median, longest | %.1f s, %.1f s |",
 			float64(healed[len(healed)/2])/1000, float64(healed[len(healed)-1])/1000)
