@@ -88,10 +88,13 @@ func TestDiskFaults(t *testing.T) {
 			b.awaitServes("/hello", "hello "+version)
 		})
 	}
-	s, err := fleettest.StatusIn(b.dir)
-	if err != nil || len(s.Problems) > 0 {
-		t.Errorf("problems stay after the disk is well: %v %v", s.Problems, err)
-	}
+	fleettest.Eventually(t, 30*time.Second, "no problem stays when the disk is well", func() string {
+		s, err := fleettest.StatusIn(b.dir)
+		if err != nil || len(s.Problems) > 0 {
+			return fmt.Sprint(s.Problems, err)
+		}
+		return ""
+	})
 }
 
 // idle is what an agent with one app may write while nothing happens: what it keeps changes only with what it
