@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -181,6 +182,15 @@ func (b *box) watch() (stop func() uint64) {
 	return func() uint64 { defer close(quit); return <-newest }
 }
 
+// freeAddress is one on loopback on which nobody listens now.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	must(t, l.Close())
+	return l.Addr().String()
+}
+
 // TestPowerCutAtTheHub cuts the hub's power while releases go out. It starts each time and knows every object
 // that it acknowledged; sites, whose apps nobody finds slower for it, take the newest release.
 func TestPowerCutAtTheHub(t *testing.T) {
@@ -193,10 +203,9 @@ func TestPowerCutAtTheHub(t *testing.T) {
 	must(t, disk.Mount(dir))
 	var h *fleettest.Hub
 	t.Cleanup(func() { must(t, disk.Unmount()) }) // after the hub stopped
-	start := func(addr, kube string) {
-		h = fleettest.StartHub(t, programs, dir, "--addr", addr, "--kube-addr", kube)
-	}
-	start("127.0.0.1:0", "127.0.0.1:0")
+	addr := freeAddress(t)
+	start := func() { h = fleettest.StartHub(t, programs, dir, "--addr", addr, "--kube-addr", "127.0.0.1:0") }
+	start()
 	b := newBox(t, "toll-1")
 	b.start(h.Token(t, b.name, "--label", "kind=toll"))
 	placeHello(t, h, "1.0.0")
@@ -207,7 +216,7 @@ func TestPowerCutAtTheHub(t *testing.T) {
 	for n := range min(rounds(t), 3) {
 		release(t, h, n)
 		cutDuring(t, r, disk, func() { h.Kill(t) })
-		start("127.0.0.1:0", "127.0.0.1:0") // the ports are remembered
+		start()
 		fleettest.Eventually(t, time.Minute, fmt.Sprintf("round %d: the hub knows what it acknowledged", n), func() string {
 			out, err := h.TrySkerry("get", "app", "hello", "-o", "jsonpath={.spec.env.ROUND}")
 			if want := fmt.Sprint(n); err == nil && out != want {
