@@ -21,6 +21,8 @@ import (
 	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/app/appsite"
 	"github.com/skerry-dev/skerry/internal/app/process"
+	"github.com/skerry-dev/skerry/internal/app/task"
+	"github.com/skerry-dev/skerry/internal/app/tasksite"
 	"github.com/skerry-dev/skerry/internal/app/wasm"
 	"github.com/skerry-dev/skerry/internal/enroll"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollsite"
@@ -30,6 +32,7 @@ import (
 	"github.com/skerry-dev/skerry/internal/secret"
 	"github.com/skerry-dev/skerry/internal/secret/secretsite"
 	"github.com/skerry-dev/skerry/internal/site"
+	"github.com/skerry-dev/skerry/internal/site/sitetime"
 	"github.com/skerry-dev/skerry/internal/sitecli"
 	"github.com/skerry-dev/skerry/internal/store"
 	"github.com/skerry-dev/skerry/internal/telemetry"
@@ -38,27 +41,55 @@ import (
 
 // features are the site's halves, in the order of their start: secrets are there before the apps that come
 // back with them. A new capability is one line here.
-func features(identity *enrollsite.Identity, processBucket *store.Bucket) []site.Maker {
+func features(identity *enrollsite.Identity, parts parts) []site.Maker {
 	var secrets *secretsite.Module
+	var apps *appsite.Module
 	return []site.Maker{
 		{Name: secret.SectionName, New: func(h *site.Host) (site.Module, error) {
 			secrets = secretsite.New(h, identity.Member(), identity.SealKey())
 			return secrets, nil
 		}},
 		{Name: app.SectionName, New: func(h *site.Host) (site.Module, error) {
-			programs, err := process.New(process.Options{Log: h.Log.With("runtime", app.RuntimeProcess), StateDir: h.Dir, Bucket: processBucket})
+			programs, err := process.New(process.Options{Log: h.Log.With("runtime", app.RuntimeProcess), StateDir: h.Dir, Bucket: parts.processes})
 			if err != nil {
 				return nil, err
 			}
 			modules, err := wasm.New(wasm.Options{
 				Log: h.Log.With("runtime", app.RuntimeWasm), Metrics: h.Metrics, CacheDir: filepath.Join(h.Dir, "compiled"),
+				Clock: parts.clock.Now, Schedules: parts.schedules,
 			})
 			if err != nil {
 				return nil, err
 			}
-			return appsite.NewWith(h, appsite.Options{Secrets: secrets}, programs, modules), nil
+			apps = appsite.NewWith(h, appsite.Options{Secrets: secrets}, programs, modules)
+			return apps, nil
+		}},
+		{Name: task.SectionName, New: func(h *site.Host) (site.Module, error) {
+			return tasksite.New(h, apps, tasksite.Options{Clock: parts.clock.Now}), nil
 		}},
 	}
+}
+
+// parts are what features share, beside what each is given.
+type parts struct {
+	// processes and schedules are parts of the store: what runs, and what wasm schedules ran when.
+	processes, schedules *store.Bucket
+	clock                *sitetime.Clock
+}
+
+func openParts(db *store.Store, identity *enrollsite.Identity, log *slog.Logger) (p parts, err error) {
+	if p.processes, err = db.Bucket("runtime/" + app.RuntimeProcess); err != nil {
+		return p, err
+	}
+	if p.schedules, err = db.Bucket("schedules/" + app.RuntimeWasm); err != nil {
+		return p, err
+	}
+	anchor, err := db.Bucket("time")
+	if err != nil {
+		return p, err
+	}
+	p.clock, err = sitetime.Open(anchor, identity.HubTime, sitetime.Linux{}, log)
+	return p, err
 }
 
 // Run runs an agent until ctx ends. It joins first when the machine never did.
@@ -220,7 +251,7 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 		return err
 	}
 	defer bus.Close()
-	processes, err := db.Bucket("runtime/" + app.RuntimeProcess)
+	parts, err := openParts(db, identity, log)
 	if err != nil {
 		return err
 	}
@@ -228,7 +259,7 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 		Site: identity.Site(), Member: identity.Member(), Dir: o.DataDir, Store: db, Bus: bus,
 		Fetcher: site.NewHTTPFetcher(hubClient(identity), identity.HubURLs),
 		Gateway: func(h *site.Host) (site.Gateway, error) { return gateway(h, o, servingTLS) },
-		Modules: features(identity, processes),
+		Modules: features(identity, parts),
 		Version: version, Log: log, Metrics: metrics, Forget: identity.Forget,
 	})
 	if err != nil {
