@@ -3,12 +3,16 @@ package main
 import (
 	"context"
 	"net/http"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/skerry-dev/skerry/cmd/internal/installer"
+	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/app/apphub"
+	"github.com/skerry-dev/skerry/internal/app/taskhub"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollhub"
+	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/hub"
 	"github.com/skerry-dev/skerry/internal/ociregistry"
 	"github.com/skerry-dev/skerry/internal/secret/secrethub"
@@ -21,6 +25,7 @@ import (
 type features struct {
 	enroll   *enrollhub.Feature
 	apps     *apphub.Feature
+	tasks    *taskhub.Feature
 	secrets  *secrethub.Feature
 	registry *registryFeature
 	bus      *busFeature
@@ -33,6 +38,7 @@ func newFeatures(siteBinaries string, metrics map[string]prometheus.Gatherer, bu
 	f := &features{
 		enroll:  enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus.issuer, Authority: authority, Gateways: gateways, BusURLs: bus.siteURLs}),
 		apps:    apphub.New(found),
+		tasks:   taskhub.New(found),
 		bus:     &busFeature{bus},
 		install: installer.New(siteBinaries),
 		metrics: &metricsFeature{metrics},
@@ -40,7 +46,10 @@ func newFeatures(siteBinaries string, metrics map[string]prometheus.Gatherer, bu
 	f.secrets = secrethub.New(f.apps)
 	f.apps.UseSecrets(f.secrets)
 	f.registry = &registryFeature{
-		bundles: found, member: f.enroll.Member, siteBundles: f.apps.SiteBundles, liveBundles: f.apps.LiveBundles,
+		bundles: found, member: f.enroll.Member, siteBundles: func(site fleet.SiteName) []app.Bundle {
+			return slices.Concat(f.apps.SiteBundles(site), f.tasks.SiteBundles(site))
+		},
+		liveBundles: func() []app.Bundle { return slices.Concat(f.apps.LiveBundles(), f.tasks.LiveBundles()) },
 	}
 	return f
 }
@@ -58,6 +67,7 @@ func (f *features) list() []hub.Feature {
 		f.enroll,
 		f.registry,
 		f.apps,
+		f.tasks,
 		f.secrets,
 		f.install,
 		f.metrics,

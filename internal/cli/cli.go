@@ -17,6 +17,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
+	"github.com/skerry-dev/skerry/internal/cli/clitask"
 	"github.com/skerry-dev/skerry/internal/cli/hubclient"
 )
 
@@ -134,7 +135,9 @@ func New(version string, streams genericiooptions.IOStreams, s Starters) *cobra.
 			root.AddCommand(c)
 		}
 	}
-	add(groupApps, newApp(g), newPush(g), newStatus(g), newLogs(g), newWhy(g), newRender(g))
+	add(groupApps, newApp(g), newPush(g), newStatus(g), newLogs(g), newWhy(g), newRender(g), clitask.New(clitask.Deps{
+		Streams: streams, Hub: g.hub, Objects: g.objects, Namespace: g.namespace, Usage: Usage, Hint: Hint, Group: GroupRun,
+	}))
 	add(groupFleet, newSite(g, s.SiteCommands), newUser(g))
 	add(groupObjects, objectCommands(g)...)
 	root.AddCommand(newVersion(g))

@@ -24,8 +24,11 @@ func (k Kind) Resource() string {
 // Results is where one task stands at each of its sites: the hub's answer on PathResults.
 type Results struct {
 	Ref
-	// Finished says that no site is awaited any more; Message is that of the object's condition Ready.
+	// Finished says that no site is awaited any more; Reason and Message are those of the object's condition
+	// Ready, Stalled that nothing will change until somebody changes something.
 	Finished bool         `json:"finished"`
+	Stalled  bool         `json:"stalled,omitempty"`
+	Reason   string       `json:"reason,omitempty"`
 	Message  string       `json:"message,omitempty"`
 	Sites    []SiteResult `json:"sites"`
 }

@@ -17,7 +17,7 @@ type box struct {
 	since time.Duration
 }
 
-func (b *box) Wall() time.Time                     { return b.wall }
+func (b *box) Wall() time.Time                      { return b.wall }
 func (b *box) Boot() (name string, _ time.Duration) { return b.boot, b.since }
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
