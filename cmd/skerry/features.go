@@ -12,6 +12,7 @@ import (
 	"github.com/skerry-dev/skerry/internal/app/apphub"
 	"github.com/skerry-dev/skerry/internal/app/taskhub"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollhub"
+	"github.com/skerry-dev/skerry/internal/event/eventhub"
 	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/hub"
 	"github.com/skerry-dev/skerry/internal/ociregistry"
@@ -30,6 +31,7 @@ type features struct {
 	registry *registryFeature
 	bus      *busFeature
 	install  *installer.Feature
+	events   *eventhub.Feature
 	metrics  *metricsFeature
 }
 
@@ -41,6 +43,7 @@ func newFeatures(siteBinaries string, metrics map[string]prometheus.Gatherer, bu
 		tasks:   taskhub.New(found),
 		bus:     &busFeature{bus},
 		install: installer.New(siteBinaries),
+		events:  eventhub.New(bus.store),
 		metrics: &metricsFeature{metrics},
 	}
 	f.secrets = secrethub.New(f.apps)
@@ -70,6 +73,7 @@ func (f *features) list() []hub.Feature {
 		f.tasks,
 		f.secrets,
 		f.install,
+		f.events,
 		f.metrics,
 	}
 }

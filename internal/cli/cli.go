@@ -17,8 +17,9 @@ import (
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
-	"github.com/skerry-dev/skerry/internal/cli/clitask"
+	"github.com/skerry-dev/skerry/internal/cli/eventcli"
 	"github.com/skerry-dev/skerry/internal/cli/hubclient"
+	"github.com/skerry-dev/skerry/internal/cli/taskcli"
 )
 
 // Exit codes of the command.
@@ -135,10 +136,12 @@ func New(version string, streams genericiooptions.IOStreams, s Starters) *cobra.
 			root.AddCommand(c)
 		}
 	}
-	add(groupApps, newApp(g), newPush(g), newStatus(g), newLogs(g), newWhy(g), newRender(g), clitask.New(clitask.Deps{
+	tasks := taskcli.New(taskcli.Deps{
 		Streams: streams, Hub: g.hub, Objects: g.objects, Namespace: g.namespace, Usage: Usage, Hint: Hint, Group: GroupRun,
-	}))
-	add(groupFleet, newSite(g, s.SiteCommands), newUser(g))
+	})
+	add(groupApps, newApp(g), newPush(g), newStatus(g), newLogs(g), newWhy(g), newRender(g), tasks)
+	events := eventcli.New(eventcli.Env{Hub: g.hub, Namespace: flags.Namespace, DefaultNamespace: g.namespace, Out: streams.Out, Usage: Usage})
+	add(groupFleet, newSite(g, s.SiteCommands), events, newUser(g))
 	add(groupObjects, objectCommands(g)...)
 	root.AddCommand(newVersion(g))
 	markUsage(root)

@@ -49,7 +49,8 @@ func (s *Store) EnsureStreams(ctx context.Context, replicas int) error {
 		_, err := s.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 			Name:              name,
 			Subjects:          []string{pattern},
-			MaxMsgsPerSubject: 1, // the newest value only
+			MaxMsgsPerSubject: int64(wire.Kept(name)),
+			MaxBytes:          maxBytes(name),
 			MaxMsgSize:        wire.MaxMessage + maxStoredHeaders,
 			Storage:           jetstream.FileStorage,
 			Replicas:          replicas,
@@ -67,6 +68,18 @@ func (s *Store) EnsureStreams(ctx context.Context, replicas int) error {
 	return nil
 }
 
+// maxEvents bounds what events take on disk: what is desired must always have room. The hub trims them long
+// before; beyond it sites keep theirs.
+const maxEvents = 2 << 30
+
+// maxBytes is the bound of a stream's bytes; minus one: that of the account alone.
+func maxBytes(stream string) int64 {
+	if stream == wire.StreamEvents {
+		return maxEvents
+	}
+	return -1
+}
+
 // Purge implements wire.Store.
 func (s *Store) Purge(ctx context.Context, pattern string) error {
 	err := s.bus.check(ctx, nil)
@@ -79,7 +92,7 @@ func (s *Store) Purge(ctx context.Context, pattern string) error {
 	return nil
 }
 
-func (s *Store) purge(ctx context.Context, pattern string) error {
+func (s *Store) purge(ctx context.Context, pattern string, more ...jetstream.StreamPurgeOpt) error {
 	name, ok := wire.StreamOf(pattern)
 	if !ok {
 		return wire.ErrNoResponder
@@ -88,7 +101,7 @@ func (s *Store) purge(ctx context.Context, pattern string) error {
 	defer done()
 	stream, err := s.js.Stream(within, name)
 	if err == nil {
-		err = stream.Purge(within, jetstream.WithPurgeSubject(pattern))
+		err = stream.Purge(within, append(more, jetstream.WithPurgeSubject(pattern))...)
 	}
 	return s.bus.cause(within, err)
 }
@@ -96,27 +109,33 @@ func (s *Store) purge(ctx context.Context, pattern string) error {
 // Watch implements wire.Store. It ends with wire.ErrDisconnected when the link is lost; the next one
 // tells everything again.
 func (s *Store) Watch(ctx context.Context, pattern string, fn wire.Handler) error {
-	err := s.bus.check(ctx, nil)
-	if err == nil {
-		err = s.watch(ctx, pattern, fn)
-	}
-	return fmt.Errorf("watch %s: %w", pattern, err)
+	return s.follow(ctx, "watch", pattern, jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy}, fn)
 }
 
-func (s *Store) watch(ctx context.Context, pattern string, fn wire.Handler) error {
+// History implements wire.Store. It ends as Watch does.
+func (s *Store) History(ctx context.Context, pattern string, after uint64, fn wire.Handler) error {
+	from := jetstream.ConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1}
+	return s.follow(ctx, "history of", pattern, from, fn)
+}
+
+func (s *Store) follow(ctx context.Context, what, pattern string, from jetstream.ConsumerConfig, fn wire.Handler) error {
+	err := s.bus.check(ctx, nil)
+	if err == nil {
+		err = s.watch(ctx, pattern, from, fn)
+	}
+	return fmt.Errorf("%s %s: %w", what, pattern, err)
+}
+
+func (s *Store) watch(ctx context.Context, pattern string, config jetstream.ConsumerConfig, fn wire.Handler) error {
 	name, ok := wire.StreamOf(pattern)
 	if !ok {
 		return wire.ErrNoResponder
 	}
 	within, done := s.bus.within(ctx, pattern)
 	defer done()
-	consumer, err := s.js.CreateConsumer(within, name, jetstream.ConsumerConfig{
-		FilterSubject:     pattern,
-		DeliverPolicy:     jetstream.DeliverLastPerSubjectPolicy,
-		AckPolicy:         jetstream.AckNonePolicy,
-		MemoryStorage:     true,
-		InactiveThreshold: consumerLife,
-	})
+	config.FilterSubject, config.AckPolicy = pattern, jetstream.AckNonePolicy
+	config.MemoryStorage, config.InactiveThreshold = true, consumerLife
+	consumer, err := s.js.CreateConsumer(within, name, config)
 	if err != nil {
 		return s.bus.cause(within, err)
 	}
@@ -127,6 +146,52 @@ func (s *Store) watch(ctx context.Context, pattern string, fn wire.Handler) erro
 	}
 	fn(wire.Message{})
 	return s.bus.cause(within, w.tellNew(within, consumer))
+}
+
+// Trim implements wire.Store.
+func (s *Store) Trim(ctx context.Context, subject string, keep int) error {
+	err := s.bus.check(ctx, nil)
+	if err == nil {
+		err = s.purge(ctx, subject, jetstream.WithPurgeKeep(uint64(max(keep, 1))))
+	}
+	if err != nil {
+		return fmt.Errorf("trim %s: %w", subject, err)
+	}
+	return nil
+}
+
+// Usage implements wire.Store.
+func (s *Store) Usage(ctx context.Context, stream string) (wire.Usage, error) {
+	u, err := s.usage(ctx, stream)
+	if err != nil {
+		return wire.Usage{}, fmt.Errorf("usage of %s: %w", stream, err)
+	}
+	return u, nil
+}
+
+func (s *Store) usage(ctx context.Context, stream string) (wire.Usage, error) {
+	if err := s.bus.check(ctx, nil); err != nil {
+		return wire.Usage{}, err
+	}
+	pattern, ok := wire.Stored()[stream]
+	if !ok {
+		return wire.Usage{}, wire.ErrNoResponder
+	}
+	within, done := s.bus.within(ctx, pattern)
+	defer done()
+	found, err := s.js.Stream(within, stream)
+	var info *jetstream.StreamInfo
+	if err == nil {
+		info, err = found.Info(within, jetstream.WithSubjectFilter(pattern))
+	}
+	if err != nil {
+		return wire.Usage{}, s.bus.cause(within, err)
+	}
+	values := info.State.Subjects
+	if values == nil {
+		values = map[string]uint64{}
+	}
+	return wire.Usage{Bytes: info.State.Bytes, Newest: info.State.LastSeq, Values: values}, nil
 }
 
 // forget removes the consumer, which the server would do by itself later.

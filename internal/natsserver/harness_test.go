@@ -50,7 +50,7 @@ func makeStreams(t testing.TB, hub *nats.Conn) {
 	t.Helper()
 	for name, pattern := range wire.Stored() {
 		config, err := json.Marshal(map[string]any{
-			"name": name, "subjects": []string{pattern}, "max_msgs_per_subject": 1, "allow_direct": true,
+			"name": name, "subjects": []string{pattern}, "max_msgs_per_subject": wire.Kept(name), "allow_direct": true,
 			"storage": "file", "retention": "limits", "num_replicas": 1,
 		})
 		must(t, err)

@@ -128,7 +128,9 @@ func memberRights(site fleet.SiteName, member fleet.MemberID) jwt.Permissions {
 	return jwt.Permissions{
 		Pub: jwt.Permission{Allow: jwt.StringList{
 			"$JS.API.DIRECT.GET." + wire.StreamDesired + "." + wire.DesiredPattern(site),
+			"$JS.API.DIRECT.GET." + wire.StreamEvents + "." + wire.EventsSubject(site, member),
 			wire.ReportSubject(site, member),
+			wire.EventsSubject(site, member),
 			wire.AliveSubject(site, member),
 			wire.StreamPattern(site, member),
 		}},

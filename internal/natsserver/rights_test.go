@@ -34,6 +34,7 @@ func TestMemberCannotListenElsewhere(t *testing.T) {
 		wire.HintSubject("shop-2"), "skerry.v1.hint.*", "skerry.v1.hint.>",
 		wire.CallPattern("shop-2", "m-2"), wire.CallPattern("shop-1", "m-9"), "skerry.v1.call.*.m-1.>", "skerry.v1.call.shop-1.*.logs",
 		wire.ReportSubject("shop-2", "m-2"), wire.ReportSubject("shop-1", "m-1"), wire.AllReports,
+		wire.EventsSubject("shop-1", "m-1"), wire.EventsPattern("shop-1"), wire.AllEvents,
 		wire.DesiredPattern("shop-1"), wire.DesiredPattern("shop-2"), wire.AllDesired,
 		wire.StreamPattern("shop-2", "m-2"), wire.StreamPattern("shop-1", "m-1"),
 	} {
@@ -67,6 +68,9 @@ func TestMemberCannotPublishElsewhere(t *testing.T) {
 		directGet + wire.DesiredSubject("shop-2", wire.ManifestSection), directGet + "skerry.v1.desired.*.manifest",
 		directGet + wire.AllDesired, directGet + ">", directGet + "skerry.v1.desired.shop-1",
 		"$JS.API.DIRECT.GET." + wire.StreamReports + "." + wire.ReportSubject("shop-2", "m-2"),
+		wire.EventsSubject("shop-2", "m-2"), wire.EventsSubject("shop-1", "m-9"), wire.EventsSubject("shop-1", "m-1") + ".more",
+		"$JS.API.DIRECT.GET." + wire.StreamEvents, "$JS.API.DIRECT.GET." + wire.StreamEvents + "." + wire.EventsSubject("shop-2", "m-2"),
+		"$JS.API.DIRECT.GET." + wire.StreamEvents + "." + wire.EventsPattern("shop-1"), "$JS.API.STREAM.PURGE." + wire.StreamEvents,
 	} {
 		refused(t, a, subject, func() error {
 			return a.PublishRequest(subject, "_INBOX.shop-1.m-1.x", []byte(`{"multi_last":["skerry.v1.desired.>"],"last_by_subj":"skerry.v1.desired.shop-2.manifest","seq":1}`))

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/skerry-dev/skerry/internal/fleet"
+	"github.com/skerry-dev/skerry/internal/site/outbox"
 	"github.com/skerry-dev/skerry/internal/store"
 	"github.com/skerry-dev/skerry/internal/wire"
 )
@@ -45,6 +46,8 @@ type Options struct {
 	Version string
 	Log     *slog.Logger
 	Metrics *prometheus.Registry
+	// OutboxBudget is how many bytes events may take on the disk; zero means outbox.DefaultBudget.
+	OutboxBudget int64
 	// Forget is called after a deleted site was wiped: it drops the agent's identity.
 	Forget func() error
 }
@@ -67,6 +70,7 @@ type Agent struct {
 	log     *slog.Logger
 	bucket  *store.Bucket
 	content *ContentDir
+	outbox  *outbox.Outbox
 	gateway Gateway
 	modules []Module
 	calls   *calls
@@ -77,6 +81,10 @@ type Agent struct {
 	links   chan fleet.Link
 	hints   chan struct{}
 	changed chan struct{}
+	// unsent, urgent and linked wake the sender of events: there are some, there are alarms, the link came up.
+	unsent, urgent, linked chan struct{}
+	// awaySince is when the link was lost. Of Run's follower alone.
+	awaySince time.Time
 	// damaged are the sections of the manifest whose stored body cannot be used. Of Run's follower alone.
 	damaged []string
 
@@ -100,6 +108,7 @@ func New(o Options) (*Agent, error) {
 	a := &Agent{
 		o: o, log: o.Log, bucket: bucket, local: http.NewServeMux(), listen: listenLocal, link: fleet.LinkUnknown,
 		links: make(chan fleet.Link, 1), hints: make(chan struct{}, 1), changed: make(chan struct{}, 1),
+		unsent: make(chan struct{}, 1), urgent: make(chan struct{}, 1), linked: make(chan struct{}, 1),
 		problems: map[string]string{},
 	}
 	a.calls = newCalls(o.Bus, o.Site, o.Member, o.Log.With("component", "calls"))
@@ -113,6 +122,13 @@ func New(o Options) (*Agent, error) {
 	a.content, err = OpenContent(filepath.Join(o.Dir, "content"), contentBucket, o.Fetcher, o.Log.With("component", "content"))
 	if err != nil {
 		return nil, err
+	}
+	a.outbox, err = outbox.Open(filepath.Join(o.Dir, "outbox"), outbox.Options{Budget: o.OutboxBudget, Log: o.Log.With("component", "outbox")})
+	if err != nil {
+		return nil, err
+	}
+	if err := o.Metrics.Register(newOutboxMetrics(a.outbox)); err != nil {
+		return nil, fmt.Errorf("register metrics of the outbox: %w", err)
 	}
 	return a, a.makeModules()
 }
@@ -153,7 +169,7 @@ func (a *Agent) host(name string) (*Host, error) {
 	}
 	h := &Host{
 		Name: a.o.Site, Dir: dir, Log: a.log.With("module", name), Metrics: a.o.Metrics, Bucket: bucket,
-		Content: a.content, Changed: a.notifyChanged, Local: a.local, Calls: a.calls,
+		Content: a.content, Changed: a.notifyChanged, Events: a.outbox, Local: a.local, Calls: a.calls,
 	}
 	if a.gateway != nil {
 		h.Router = a.gateway
@@ -187,6 +203,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.started()
+	defer a.closeOutbox()
 	started := 0
 	defer func() { a.stop(ctx, a.modules[:started]) }()
 	for _, m := range a.modules {
@@ -206,6 +224,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { a.stayAlive(ctx) })
 	wg.Go(func() { a.calls.run(ctx) })
 	wg.Go(func() { a.collect(ctx) })
+	wg.Go(func() { a.keepEvents(ctx) })
+	wg.Go(func() { a.sendEvents(ctx) })
+	wg.Go(func() { a.sampleTraffic(ctx) })
 	wg.Go(func() {
 		if err := a.follow(ctx); err != nil {
 			cancel(err)
@@ -251,10 +272,12 @@ func (a *Agent) setProblem(part string, err error) {
 	}
 	changed := err == nil && had || err != nil && old != err.Error()
 	a.mu.Unlock()
-	if changed {
-		if err != nil {
-			a.log.Error("problem", "part", part, "error", err)
-		}
-		a.notifyChanged()
+	if !changed {
+		return
 	}
+	if err != nil {
+		a.log.Error("problem", "part", part, "error", err)
+	}
+	a.noteProblem(part, err)
+	a.notifyChanged()
 }

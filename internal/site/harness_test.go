@@ -146,8 +146,10 @@ type rig struct {
 	apps      *module
 	rules     *module
 	forgotten int
-	cancel    context.CancelFunc
-	done      chan error
+	// outboxBudget is the agent's, when it is not zero.
+	outboxBudget int64
+	cancel       context.CancelFunc
+	done         chan error
 }
 
 // newRig makes a rig in a bubble of time; start starts its agent.
@@ -181,7 +183,7 @@ func (r *rig) make() {
 		},
 		Modules: []site.Maker{maker(r.apps), maker(r.rules)},
 		Log:     slog.New(slog.NewTextHandler(io.Discard, nil)), Metrics: prometheus.NewRegistry(),
-		Forget: func() error { r.forgotten++; return nil },
+		Forget: func() error { r.forgotten++; return nil }, OutboxBudget: r.outboxBudget,
 	})
 	if err != nil {
 		r.t.Fatal(err)

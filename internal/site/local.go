@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/skerry-dev/skerry/internal/fleet"
+	"github.com/skerry-dev/skerry/internal/site/outbox"
 )
 
 // socketName is the agent's local socket below its data directory. Whoever may enter that directory, its
@@ -32,13 +33,16 @@ type Status struct {
 	Gateway    string            `json:"gateway,omitempty"`
 	Problems   map[string]string `json:"problems,omitempty"`
 	PID        int               `json:"pid"`
+	// Outbox is what the hub was not told yet.
+	Outbox outbox.Stats `json:"outbox"`
 }
 
 func (a *Agent) serveStatus(w http.ResponseWriter, _ *http.Request) {
+	pending := a.outbox.Stats()
 	a.mu.Lock()
 	s := Status{
 		Site: a.o.Site, Member: a.o.Member, Version: a.o.Version, Link: a.link, Generation: a.manifest.Generation,
-		Gateway: a.gateway.URL(), Problems: a.problems, PID: os.Getpid(),
+		Gateway: a.gateway.URL(), Problems: a.problems, PID: os.Getpid(), Outbox: pending,
 	}
 	data, err := json.Marshal(s)
 	a.mu.Unlock()

@@ -59,10 +59,18 @@ type Host struct {
 	Router Router
 	// Changed tells the agent that Report would now say something new. It never blocks.
 	Changed func()
+	// Events is where the module says what happened.
+	Events Events
 	// Local serves the agent's local socket: only the machine's own administrator reaches it.
 	Local *http.ServeMux
 	// Calls is where the module registers what the hub may ask it.
 	Calls Calls
+}
+
+// Events takes what happened at the site: it is kept on the disk until the hub has it.
+type Events interface {
+	// Add takes an event. It neither fails nor waits for the disk; texts that are too long are cut.
+	Add(fleet.Event)
 }
 
 // Content gives modules the content that their sections name.

@@ -149,10 +149,10 @@ func (a *Agent) follow(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil && a.currentLink() == fleet.LinkConnected:
-			a.setProblem("sync", err)
+			a.setProblem(partSync, err)
 			timer.Reset(jitter(retryEvery))
 		default:
-			a.setProblem("sync", nil)
+			a.setProblem(partSync, nil)
 			timer.Reset(jitter(recheckEvery))
 		}
 	}
@@ -170,10 +170,13 @@ func (a *Agent) currentLink() fleet.Link {
 
 func (a *Agent) linkChanged(link fleet.Link) {
 	a.mu.Lock()
+	old := a.link
 	a.link = link
 	a.mu.Unlock()
+	a.noteLink(old, link)
 	if link == fleet.LinkConnected {
 		replace(a.calls.connected, struct{}{}) // a sign of life at once
+		replace(a.linked, struct{}{})
 	}
 	for _, m := range a.modules {
 		if w, ok := m.(LinkWatcher); ok {

@@ -56,8 +56,8 @@ type Bus interface {
 	// Get returns the newest value stored under subject, or ErrNotFound. Get and Put of a subject that
 	// is not of a stored kind fail with ErrNoResponder.
 	Get(ctx context.Context, subject string) (Message, error)
-	// Put stores data as the newest value of subject and returns once it is on disk. When revision is
-	// not AnyRevision it must be that of the newest stored value (zero: none is stored), else
+	// Put stores data as the newest value of subject and returns once it is on disk; as many older ones as
+	// Kept says stay. When revision is not AnyRevision it must be that of the newest stored value (zero: none is stored), else
 	// ErrConflict. Which subjects are stored is a property of the bus: see Stored.
 	Put(ctx context.Context, subject string, data []byte, revision uint64) (uint64, error)
 }
@@ -72,6 +72,24 @@ type Store interface {
 	// before they were sent are skipped. A deleted subject is not told. It returns when ctx ends or the
 	// watch cannot go on.
 	Watch(ctx context.Context, pattern string, fn Handler) error
+	// History is Watch for every value that is kept and was stored after a revision, not the newest alone:
+	// none is skipped that is still kept when it is reached.
+	History(ctx context.Context, pattern string, after uint64, fn Handler) error
 	// Purge removes every stored value whose subject matches pattern.
 	Purge(ctx context.Context, pattern string) error
+	// Trim removes the older values of one subject, so that at most keep of the newest stay. Keep is at
+	// least one: the newest is what the subject's writer compares with.
+	Trim(ctx context.Context, subject string, keep int) error
+	// Usage says what a stream of Stored holds.
+	Usage(ctx context.Context, stream string) (Usage, error)
+}
+
+// Usage is what a stream holds.
+type Usage struct {
+	// Bytes on disk, or as near as the bus knows.
+	Bytes uint64
+	// Newest is the revision that was given last; zero when none was.
+	Newest uint64
+	// Values is how many are kept, by subject.
+	Values map[string]uint64
 }

@@ -59,6 +59,14 @@ func frozen() map[string]any {
 			Protocol: 1, Site: "shop-1", Member: "m-1", Certificate: "PEM", BusCredential: "JWT", HubTime: 100, NotBefore: 90,
 			Expires: 1000, CA: "PEM", BusURLs: []string{"nats://hub:4222"}, ServingCertificate: "PEM", GatewayCA: "PEM",
 		},
+		"events.json": EventBatch{
+			Protocol: 1, Site: "shop-1", Member: "m-1", Epoch: "SITE",
+			Records: []EventRecord{
+				{Sequence: 7, Event: fleet.Event{Class: fleet.ClassAlarm, Reason: "AppFailed", Message: "exited with status 3", App: fleet.AppKey{Namespace: "shop", Name: "till"}, Time: 1000}},
+				{Sequence: 9, Event: fleet.Event{Class: fleet.ClassSample, Reason: "Traffic", Data: json.RawMessage(`{"requests":3}`)}},
+			},
+			Dropped: map[fleet.EventClass]uint64{fleet.ClassSample: 1},
+		},
 		"enroll-refusal-claim.json": EnrollRefusal{Reason: RefusedPending, Message: "wait"},
 		"enroll-refusal.json":       EnrollRefusal{Reason: RefusedChallenge, Message: "sign this", Challenge: []byte("challenge")},
 	}
@@ -197,6 +205,20 @@ func TestSignedBytesBindEveryPart(t *testing.T) {
 	r.ServingNames = []string{"means nothing without a key"}
 	if !bytes.Equal(EnrollSigned(r), EnrollSigned(base)) {
 		t.Error("a field that is not part of the signature changes it")
+	}
+}
+
+func TestFrozenEvents(t *testing.T) {
+	got := strings.Join([]string{
+		EventsSubject("shop-1", "m-1"), EventsPattern("shop-1"), AllEvents, StreamEvents + " " + Stored()[StreamEvents],
+		string(fleet.ClassAlarm), string(fleet.ClassEvent), string(fleet.ClassSample),
+	}, "\n") + "\n"
+	want, err := os.ReadFile("testdata/v1/names-events.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("protocol version %d names something differently (-frozen +now):\n%s", Protocol, diff)
 	}
 }
 

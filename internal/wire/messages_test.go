@@ -274,6 +274,61 @@ func FuzzDecodeCall(f *testing.F) {
 	})
 }
 
+func FuzzDecodeEventBatch(f *testing.F) {
+	seed(f, "events.json")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		b, err := DecodeEventBatch(data)
+		fuzzed(t, err, b, DecodeEventBatch)
+		if err == nil && b.Last() == 0 {
+			t.Error("a batch that ends with number 0 was accepted")
+		}
+	})
+}
+
+func TestEventBatchRefused(t *testing.T) {
+	good := func() EventBatch {
+		return EventBatch{Protocol: 1, Site: "a", Member: "m", Epoch: "E", Records: []EventRecord{{Sequence: 1}, {Sequence: 3}}}
+	}
+	for _, row := range []struct {
+		reason string
+		change func(*EventBatch)
+	}{
+		{"a batch without records says nothing and would hide the mark", func(b *EventBatch) { b.Records = nil }},
+		{"numbers begin at 1", func(b *EventBatch) { b.Records[0].Sequence = 0 }},
+		{"numbers grow", func(b *EventBatch) { b.Records[1].Sequence = 1 }},
+		{"numbers mean nothing without an epoch", func(b *EventBatch) { b.Epoch = "" }},
+		{"a name that is no site's", func(b *EventBatch) { b.Site = "A B" }},
+		{"a name that is no member's", func(b *EventBatch) { b.Member = "" }},
+		{"more records than a batch holds", func(b *EventBatch) { b.Records = make([]EventRecord, MaxEventRecords+1) }},
+		{"a message beyond its bound", func(b *EventBatch) { b.Records[0].Message = strings.Repeat("x", fleet.MaxEventMessage+1) }},
+	} {
+		b := good()
+		row.change(&b)
+		data, err := b.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := DecodeEventBatch(data); !errors.Is(err, ErrMessage) {
+			t.Errorf("%s: got %v", row.reason, err)
+		}
+	}
+	data, err := good().Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := DecodeEventBatch(data); err != nil || b.Last() != 3 {
+		t.Errorf("a good one: last is %d, %v", b.Last(), err)
+	}
+	newer := good()
+	newer.Records[0].Class = "of a later version"
+	if data, err = newer.Encode(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := DecodeEventBatch(data); err != nil {
+		t.Errorf("a class of a later version: %v", err)
+	}
+}
+
 func FuzzParseSubject(f *testing.F) {
 	for _, s := range []string{DesiredSubject("a", "apps"), ReportSubject("a", "m"), AliveSubject("a", "m"), HubEpochSubject, AllReports, "..", ""} {
 		f.Add(s)
@@ -287,6 +342,9 @@ func FuzzParseSubject(f *testing.F) {
 		}
 		if site, member, err := ParseAlive(subject); err == nil && (AliveSubject(site, member) != subject || !Matches(AllAlive, subject)) {
 			t.Errorf("ParseAlive(%q) = %q, %q", subject, site, member)
+		}
+		if site, member, err := ParseEvents(subject); err == nil && (EventsSubject(site, member) != subject || !Matches(EventsPattern(site), subject)) {
+			t.Errorf("ParseEvents(%q) = %q, %q", subject, site, member)
 		}
 		_ = CallMethod(subject)
 		if stream, ok := StreamOf(subject); ok && !strings.HasPrefix(subject, strings.TrimSuffix(Stored()[stream], ">")) {

@@ -15,6 +15,7 @@ import (
 //	skerry.v1.hint.<site>                        the hub says "look at your manifest"
 //	skerry.v1.alive.<site>.<member>              the member says that it is there, on a timer
 //	skerry.v1.report.<site>.<member>             stored; the member writes its state document
+//	skerry.v1.events.<site>.<member>             stored, the last few; the member writes what happened
 //	skerry.v1.call.<site>.<member>.<method>      the hub asks a member
 //	skerry.v1.stream.<site>.<member>.<id>        a member answers a call with more than one message
 const prefix = "skerry.v1."
@@ -25,6 +26,7 @@ const (
 	classHint    = prefix + "hint."
 	classAlive   = prefix + "alive."
 	classReport  = prefix + "report."
+	classEvents  = prefix + "events."
 	classCall    = prefix + "call."
 	classStream  = prefix + "stream."
 )
@@ -37,18 +39,28 @@ const (
 	AllDesired = classDesired + ">"
 	AllReports = classReport + ">"
 	AllAlive   = classAlive + ">"
+	AllEvents  = classEvents + ">"
 )
 
-// Stored returns the patterns of the subjects that keep their newest value, by the name of the stream
+// Stored returns the patterns of the subjects that keep their newest values, by the name of the stream
 // that holds them. Everything else is delivered to whoever listens and forgotten.
 func Stored() map[string]string {
-	return map[string]string{StreamDesired: AllDesired, StreamReports: AllReports}
+	return map[string]string{StreamDesired: AllDesired, StreamReports: AllReports, StreamEvents: AllEvents}
+}
+
+// Kept is how many values of each subject a stream of Stored keeps. Older ones go when a newer comes.
+func Kept(stream string) int {
+	if stream == StreamEvents {
+		return 256
+	}
+	return 1
 }
 
 // Names of the streams that hold stored subjects.
 const (
 	StreamDesired = "SKERRY_DESIRED"
 	StreamReports = "SKERRY_REPORTS"
+	StreamEvents  = "SKERRY_EVENTS"
 )
 
 // DesiredSubject is where the hub stores a section of a site; ManifestSection for the manifest.
@@ -78,6 +90,19 @@ func ReportSubject(site fleet.SiteName, member fleet.MemberID) string {
 
 // ReportPattern matches the reports of all members of a site.
 func ReportPattern(site fleet.SiteName) string { return classReport + string(site) + ".*" }
+
+// EventsSubject is where a member stores batches of what happened.
+func EventsSubject(site fleet.SiteName, member fleet.MemberID) string {
+	return classEvents + string(site) + "." + string(member)
+}
+
+// EventsPattern matches the events of all members of a site.
+func EventsPattern(site fleet.SiteName) string { return classEvents + string(site) + ".*" }
+
+// ParseEvents is the inverse of EventsSubject.
+func ParseEvents(subject string) (fleet.SiteName, fleet.MemberID, error) {
+	return parseMember(classEvents, subject)
+}
 
 // CallSubject is where a member answers calls of a method.
 func CallSubject(site fleet.SiteName, member fleet.MemberID, method string) string {

@@ -45,6 +45,28 @@ type box struct {
 	local   *http.ServeMux
 	metrics *prometheus.Registry
 	module  *appsite.Module
+	events  eventList
+}
+
+// eventList remembers what happened, as "class Reason".
+type eventList struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (l *eventList) Add(e fleet.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, string(e.Class)+" "+e.Reason)
+}
+
+// take returns what happened since it was last asked.
+func (l *eventList) take() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lines := l.lines
+	l.lines = nil
+	return lines
 }
 
 func newBox(t *testing.T) *box {
@@ -86,7 +108,7 @@ func (b *box) boot(opts appsite.Options, runtimes func(*store.Bucket) []appsite.
 	b.module = appsite.NewWith(&site.Host{
 		Name: "shop-1", Dir: own, Log: slog.New(slog.NewTextHandler(b.t.Output(), nil)), Metrics: b.metrics,
 		Bucket: bucket("apps"), Content: b.content, Router: b.router,
-		Changed: func() {}, Local: b.local, Calls: b.calls,
+		Changed: func() {}, Events: &b.events, Local: b.local, Calls: b.calls,
 	}, opts, runtimes(bucket("runtime"))...)
 	if err := b.module.Start(b.t.Context()); err != nil {
 		b.t.Fatal(err)

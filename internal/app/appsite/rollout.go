@@ -277,6 +277,7 @@ func (w *worker) leave() bool {
 		w.m.log.Error("app does not leave", "app", w.key.String(), "error", err)
 		return false
 	}
+	w.m.host.Events.Add(fleet.Event{Class: fleet.ClassEvent, Reason: app.EventRemoved, App: w.key, Message: "the app has left the site"})
 	return true
 }
 

@@ -369,6 +369,9 @@ func TestCrashLoopDoesNotFlap(t *testing.T) {
 		if diff := cmp.Diff([]string{"hello-1 starting", "hello-1 ready"}, b.router.story()); diff != "" {
 			t.Error(diff)
 		}
+		if diff := cmp.Diff([]string{"event AppRunning", "alarm AppCrashed", "event AppRunning"}, b.events.take()); diff != "" {
+			t.Errorf("what happened (-want +got):\n%s", diff)
+		}
 		a.become(appsite.Status{Phase: fleet.PhaseFailed, Message: "gave up"})
 		time.Sleep(2 * time.Second)
 		b.expect("an instance that gave up is replaced", app.AppReport{App: helloKey, Desired: ref(one), Running: ref(one), Phase: fleet.PhaseRunning, Restarts: 0})

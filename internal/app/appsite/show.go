@@ -38,6 +38,11 @@ func (w *worker) refresh() {
 		w.shown = now
 	}
 	if now := w.reportLocked(); !reflect.DeepEqual(now, w.reported) {
+		if !w.closing {
+			for _, e := range app.Happened(w.reported, now) {
+				w.m.host.Events.Add(e)
+			}
+		}
 		w.reported = now
 		w.m.host.Changed()
 	}

@@ -56,6 +56,9 @@ func Run(t *testing.T, open func(testing.TB) Harness) {
 		{"a watch follows values while they change", watchLive},
 		{"a watch tells reports that members store", watchReports},
 		{"purge removes what matches", purge},
+		{"events keep their newest values and no more", eventsKept},
+		{"history tells every value that is kept, that it is all, and what comes", history},
+		{"trim keeps the newest values", trim},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -240,6 +243,10 @@ func notStored(t *testing.T, ctx context.Context, h Harness) {
 	wantErr(t, err, wire.ErrNoResponder)
 	wantErr(t, h.Store.Watch(ctx, wire.HintSubject(h.Name), func(wire.Message) {}), wire.ErrNoResponder)
 	wantErr(t, h.Store.Purge(ctx, wire.HintSubject(h.Name)), wire.ErrNoResponder)
+	wantErr(t, h.Store.History(ctx, wire.HintSubject(h.Name), 0, func(wire.Message) {}), wire.ErrNoResponder)
+	wantErr(t, h.Store.Trim(ctx, wire.HintSubject(h.Name), 1), wire.ErrNoResponder)
+	_, err = h.Store.Usage(ctx, "ANOTHER")
+	wantErr(t, err, wire.ErrNoResponder)
 }
 
 func sizes(t *testing.T, ctx context.Context, h Harness) {
@@ -281,6 +288,10 @@ func endedContext(t *testing.T, ctx context.Context, h Harness) {
 	wantErr(t, h.Hub.Publish(ended, wire.HintSubject(h.Name), nil), context.Canceled)
 	wantErr(t, h.Store.Watch(ended, wire.AllDesired, ignore), context.Canceled)
 	wantErr(t, h.Store.Purge(ended, wire.AllDesired), context.Canceled)
+	wantErr(t, h.Store.History(ended, wire.AllEvents, 0, ignore), context.Canceled)
+	wantErr(t, h.Store.Trim(ended, wire.EventsSubject(h.Name, h.Member), 1), context.Canceled)
+	_, err = h.Store.Usage(ended, wire.StreamEvents)
+	wantErr(t, err, context.Canceled)
 }
 
 // answer makes the site answer every call.

@@ -10,7 +10,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"sort"
+
 	"strconv"
 	"sync"
 
@@ -24,7 +24,7 @@ const pending = 1024
 type Broker struct {
 	mu       sync.Mutex
 	revision uint64
-	stored   map[string]wire.Message
+	stored   map[string][]wire.Message // oldest first, never empty
 	subs     map[*subscription]struct{}
 	watches  map[*watch]struct{}
 	inboxes  uint64
@@ -33,7 +33,7 @@ type Broker struct {
 // New returns a Broker that holds nothing.
 func New() *Broker {
 	return &Broker{
-		stored:  map[string]wire.Message{},
+		stored:  map[string][]wire.Message{},
 		subs:    map[*subscription]struct{}{},
 		watches: map[*watch]struct{}{},
 	}
@@ -172,11 +172,19 @@ func (c *Client) Get(ctx context.Context, subject string) (wire.Message, error) 
 	if _, ok := wire.StreamOf(subject); !ok {
 		return wire.Message{}, fmt.Errorf("get %s: %w", subject, wire.ErrNoResponder)
 	}
-	m, ok := c.broker.stored[subject]
-	if !ok {
+	m := c.broker.newest(subject)
+	if m.Revision == 0 {
 		return wire.Message{}, fmt.Errorf("get %s: %w", subject, wire.ErrNotFound)
 	}
 	return clone(m), nil
+}
+
+// newest returns the zero Message when there is none. The lock is held.
+func (b *Broker) newest(subject string) wire.Message {
+	if kept := b.stored[subject]; len(kept) > 0 {
+		return kept[len(kept)-1]
+	}
+	return wire.Message{}
 }
 
 // Put implements wire.Bus.
@@ -192,11 +200,11 @@ func (c *Client) Put(ctx context.Context, subject string, data []byte, revision 
 	if _, ok := wire.StreamOf(subject); !ok {
 		return 0, fmt.Errorf("put %s: %w", subject, wire.ErrNoResponder)
 	}
-	if newest := c.broker.stored[subject].Revision; revision != wire.AnyRevision && revision != newest {
+	if newest := c.broker.newest(subject).Revision; revision != wire.AnyRevision && revision != newest {
 		return 0, fmt.Errorf("put %s: revision %d given, %d is stored: %w", subject, revision, newest, wire.ErrConflict)
 	}
 	c.broker.deliver(wire.Message{Subject: subject, Data: data})
-	return c.broker.stored[subject].Revision, nil
+	return c.broker.newest(subject).Revision, nil
 }
 
 // Purge implements wire.Store.
@@ -220,101 +228,6 @@ func (c *Client) Purge(ctx context.Context, pattern string) error {
 	return nil
 }
 
-// Watch implements wire.Store.
-func (c *Client) Watch(ctx context.Context, pattern string, fn wire.Handler) error {
-	w, err := c.startWatch(pattern)
-	if err != nil {
-		return err
-	}
-	defer w.stop()
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		m, more, err := w.next()
-		switch {
-		case err != nil:
-			return fmt.Errorf("watch %s: %w", pattern, err)
-		case more:
-			fn(m)
-		default:
-			select {
-			case <-w.wake:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-	}
-}
-
-func (c *Client) startWatch(pattern string) (*watch, error) {
-	b := c.broker
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if err := c.check("watch", pattern, nil); err != nil {
-		return nil, err
-	}
-	if _, ok := wire.StreamOf(pattern); !ok {
-		return nil, fmt.Errorf("watch %s: %w", pattern, wire.ErrNoResponder)
-	}
-	w := &watch{client: c, pattern: pattern, wake: make(chan struct{}, 1), initial: true}
-	b.watches[w] = struct{}{}
-	return w, nil
-}
-
-// watch yields stored values by walking the store, so it holds no queue.
-type watch struct {
-	client  *Client
-	pattern string
-	wake    chan struct{} // holds one token when there may be something new
-	seen    uint64        // revision of the last value told
-	initial bool          // the caught-up message was not told yet
-	err     error
-}
-
-// end is called with the lock held.
-func (w *watch) end(err error) {
-	w.err = err
-	w.poke()
-}
-
-func (w *watch) poke() {
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (w *watch) stop() {
-	w.client.broker.mu.Lock()
-	defer w.client.broker.mu.Unlock()
-	delete(w.client.broker.watches, w)
-}
-
-// next returns what to tell next; false when there is nothing now.
-func (w *watch) next() (wire.Message, bool, error) {
-	b := w.client.broker
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if w.err != nil {
-		return wire.Message{}, false, w.err
-	}
-	var newer []wire.Message
-	for _, m := range b.stored {
-		if m.Revision > w.seen && wire.Matches(w.pattern, m.Subject) {
-			newer = append(newer, m)
-		}
-	}
-	if len(newer) == 0 {
-		first := w.initial
-		w.initial = false
-		return wire.Message{}, first, nil
-	}
-	sort.Slice(newer, func(i, j int) bool { return newer[i].Revision < newer[j].Revision })
-	w.seen = newer[0].Revision
-	return clone(newer[0]), true, nil
-}
-
 // deliver stores and passes on m, and returns how many subscriptions took it. The lock is held.
 func (b *Broker) deliver(m wire.Message) int {
 	takers := 0
@@ -324,11 +237,12 @@ func (b *Broker) deliver(m wire.Message) int {
 			takers++
 		}
 	}
-	if _, ok := wire.StreamOf(m.Subject); ok {
+	if stream, ok := wire.StreamOf(m.Subject); ok {
 		b.revision++
 		m = clone(m)
 		m.Reply, m.Revision = "", b.revision
-		b.stored[m.Subject] = m
+		b.stored[m.Subject] = append(b.stored[m.Subject], m)
+		b.trim(m.Subject, wire.Kept(stream))
 		for w := range b.watches {
 			w.poke()
 		}

@@ -1,8 +1,8 @@
-// Package clitask is the noun "task" of the command line: what runs once, or at its times, at many sites.
+// Package taskcli is the noun "task" of the command line: what runs once, or at its times, at many sites.
 //
 // Only package cli imports it, and hands in what its commands share with the others. Results are asked of the
 // hub's endpoint; objects are made and changed through the Kubernetes API, both with the caller's own rights.
-package clitask
+package taskcli
 
 import (
 	"context"

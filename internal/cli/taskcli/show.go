@@ -1,4 +1,4 @@
-package clitask
+package taskcli
 
 import (
 	"cmp"
