@@ -23,6 +23,14 @@ func (p Phase) Final() bool {
 	return p == PhaseSucceeded || p == PhaseFailed || p == PhaseMissed || p == PhaseCancelled
 }
 
+// Reasons of events of tasks.
+const (
+	// EventFailed: a run failed for good.
+	EventFailed = "TaskFailed"
+	// EventMissed: a Task did not begin in time, or a run of a schedule within its deadline.
+	EventMissed = "TaskMissed"
+)
+
 // Bounds of a report: it is a part of the site's state document, which is 256 KiB with all else that it holds.
 const (
 	MaxMessage = 256

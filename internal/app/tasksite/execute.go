@@ -233,8 +233,26 @@ func (w *worker) end(id string, phase task.Phase, why string, code int) error {
 		return err
 	}
 	w.m.metrics.runs.WithLabelValues(string(phase)).Inc()
+	w.happened(phase, why)
 	w.m.log.Info("task is over", "task", w.ref.String(), "run", id, "phase", string(phase), "exit", code, "reason", why)
 	return nil
+}
+
+// happened tells of what a person may have to look at.
+func (w *worker) happened(phase task.Phase, why string) {
+	e := fleet.Event{Class: fleet.ClassEvent, App: fleet.AppKey{Namespace: w.ref.Namespace, Name: w.ref.Name}, Message: w.ref.String() + ": " + why}
+	if want := w.wants(); want != nil && want.App != "" {
+		e.App.Name = want.App
+	}
+	switch phase {
+	case task.PhaseFailed:
+		e.Reason = task.EventFailed
+	case task.PhaseMissed:
+		e.Reason = task.EventMissed
+	default:
+		return
+	}
+	w.m.host.Events.Add(e)
 }
 
 func edit(r *record, id string, change func(*keptRun)) {
