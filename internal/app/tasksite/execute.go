@@ -113,7 +113,7 @@ func (w *worker) execute(ctx context.Context, e task.Entry, id string, judge fun
 		if run.Attempt == 0 {
 			switch v, text := judge(); v {
 			case tooLate:
-				return w.end(id, task.PhaseMissed, text+": "+why, -1)
+				return w.end(id, task.PhaseMissed, text, -1)
 			case mustWait:
 				why = text
 			case mayBegin:
@@ -138,13 +138,16 @@ func (w *worker) cutShort(id string) error {
 // try does one try. begun is false when nothing of it began, why saying what is in the way.
 func (w *worker) try(ctx context.Context, e task.Entry, id string) (begun, failed bool, why string, code int, err error) {
 	run, _ := w.kept(id)
-	if run.Attempt == 0 && e.Kind == task.KindTask {
+	if run.Attempt == 0 {
 		if v, text := w.mayBegin(e); v != mayBegin {
 			return false, false, text, -1, nil
 		}
 	}
 	if e.Bundle != nil {
-		if err := w.m.jobs.Prepare(ctx, *e.Bundle); err != nil {
+		patience := time.AfterFunc(time.Second, func() { w.waitsFor("the bundle is on its way") })
+		err := w.m.jobs.Prepare(ctx, *e.Bundle)
+		patience.Stop()
+		if err != nil {
 			return w.notBegun(id, err)
 		}
 	}
@@ -158,6 +161,11 @@ func (w *worker) try(ctx context.Context, e task.Entry, id string) (begun, faile
 			defer func() { <-w.m.slots }()
 		case <-ctx.Done():
 			return false, false, "stopped", -1, nil
+		}
+	}
+	if run.Attempt == 0 { // it may have waited for long
+		if v, text := w.mayBegin(e); v != mayBegin {
+			return false, false, text, -1, nil
 		}
 	}
 	out, err := openOutput(w.m.outputPath(e.UID, id), w.m.opts.OutputBytes)
