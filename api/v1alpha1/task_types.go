@@ -83,7 +83,7 @@ type TaskWork struct {
 	// Deadline of one run. What still runs then is ended, which is a failure.
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('168h')",message="must be 1s to 168h"
-	// +kubebuilder:default="10m"
+	// +kubebuilder:default="10m0s"
 	// +optional
 	Deadline *metav1.Duration `json:"deadline,omitempty"`
 
@@ -105,7 +105,7 @@ type TaskArg string
 // TaskSpec is what runs once, and where.
 //
 // +kubebuilder:validation:XValidation:rule="self.cancel == oldSelf.cancel || self.cancel",fieldPath=".cancel",message="a task that was cancelled stays so: make another"
-// +kubebuilder:validation:XValidation:rule="has(self.startBy) == has(oldSelf.startBy) && (!has(self.startBy) || self.startBy == oldSelf.startBy) && self.parallelism == oldSelf.parallelism && has(self.ttlAfterFinished) == has(oldSelf.ttlAfterFinished) && (!has(self.ttlAfterFinished) || self.ttlAfterFinished == oldSelf.ttlAfterFinished)",message="a task does not change: make another"
+// +kubebuilder:validation:XValidation:rule="has(self.startBy) == has(oldSelf.startBy) && (!has(self.startBy) || self.startBy == oldSelf.startBy) && self.parallelism == oldSelf.parallelism && has(self.ttlAfterFinished) == has(oldSelf.ttlAfterFinished) && (!has(self.ttlAfterFinished) || duration(self.ttlAfterFinished) == duration(oldSelf.ttlAfterFinished))",message="a task does not change: make another"
 type TaskSpec struct {
 	// Work is what runs at each site.
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a task does not change: make another"

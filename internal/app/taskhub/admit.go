@@ -55,7 +55,8 @@ func (f *Feature) needsOf(ctx context.Context, ref task.Ref, work *v1alpha1.Task
 		err := f.host.Client.Get(ctx, client.ObjectKey{Namespace: ref.Namespace, Name: work.App}, source)
 		path := field.NewPath("spec", "work", "app")
 		if apierrors.IsNotFound(err) {
-			return n, field.NotFound(path, work.App)
+			n.warnings = append(n.warnings, fmt.Sprintf("there is no App %s in namespace %s yet", work.App, ref.Namespace))
+			return n, nil
 		}
 		if err == nil {
 			if n.selector, err = metav1.LabelSelectorAsSelector(&source.Spec.Placement.Sites); err != nil {
