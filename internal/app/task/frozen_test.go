@@ -23,7 +23,7 @@ var (
 
 func ofBundle() task.Entry {
 	return task.Entry{
-		Ref: once, UID: "u-1", DeadlineSeconds: 60, Retries: 2, StartBy: 1700000000, Cancel: true,
+		Ref: once, UID: "u-1", DeadlineSeconds: 60, Retries: 2, StartBy: 1700000000, Cancel: true, Done: true,
 		Bundle: &app.Placement{
 			App: once.Key(), Release: "clean-1", Version: "1.0.0", Digest: digest,
 			Bundle: app.Bundle{Repository: "default/clean", Digest: digest, Size: 100}, Env: map[string]string{"A": "b"},

@@ -89,6 +89,9 @@ type Entry struct {
 	StartBy int64 `json:"startBy,omitempty"`
 	// Cancel ends it.
 	Cancel bool `json:"cancel,omitempty"`
+	// Done says that it is over at this site, as the hub heard: a site that has no record of it, since its
+	// disk or its machine is another, does not run it again.
+	Done bool `json:"done,omitempty"`
 	// Schedule says when, for a CronTask.
 	Schedule *Schedule `json:"schedule,omitempty"`
 }

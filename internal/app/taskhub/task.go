@@ -105,10 +105,11 @@ func (r *reconciler) tell(ctx context.Context, p *pass, t *v1alpha1.Task) error 
 	for i := range p.states {
 		s := &p.states[i]
 		e, told := r.book.told(s.Site, p.ref)
-		if s.Told = told && e.UID == p.uid; !s.Told || e.Cancel == t.Spec.Cancel {
+		done := s.Run().Phase.Final()
+		if s.Told = told && e.UID == p.uid; !s.Told || e.Cancel == t.Spec.Cancel && e.Done == done {
 			continue
 		}
-		e.Cancel = t.Spec.Cancel
+		e.Cancel, e.Done = t.Spec.Cancel, e.Done || done
 		if err := r.book.tell(ctx, appapi.Facts(p.sites[s.Site]), p.ref, &e); err != nil {
 			return fmt.Errorf("%s: %w", p.ref, err)
 		}

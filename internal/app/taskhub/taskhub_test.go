@@ -49,6 +49,9 @@ func TestTasks(t *testing.T) {
 		gate.Alive(false)
 		gate.reports(ofTask("first"), ended(task.PhaseSucceeded, 0, ""))
 		w.expect(x, v1alpha1.ReasonComplete, v1alpha1.TaskCounts{Matched: 3, Succeeded: 3})
+		for _, m := range []*member{one, two, gate} {
+			w.eventually("another machine would not run it again", func() string { return unless(m.told(ofTask("first")).Done, "it would") })
+		}
 		if !meta.IsStatusConditionTrue(x.Status.Conditions, v1alpha1.ConditionComplete) || x.Status.FinishedAt == nil ||
 			meta.FindStatusCondition(x.Status.Conditions, v1alpha1.ConditionReconciling) != nil {
 			t.Errorf("status %+v", x.Status)

@@ -15,6 +15,9 @@ import (
 // onceID is the id of a Task's one run.
 const onceID = "run"
 
+// lostRecord is said of a Task that was over here before the site lost its disk.
+const lostRecord = "it was over here before this site lost what it kept, or got another machine"
+
 // noClock is what a task with StartBy waits for.
 const noClock = "the time is not known, so that nobody can say whether it is too late"
 
@@ -26,6 +29,9 @@ func (w *worker) once(ctx context.Context, e task.Entry) time.Duration {
 	run, ok := w.kept(onceID)
 	if !ok {
 		run = keptRun{ID: onceID, Run: task.Run{Phase: task.PhasePending}}
+		if e.Done {
+			run.Phase, run.ExitCode, run.Message = task.PhaseMissed, -1, lostRecord
+		}
 		if err := w.change(func(r *record) { r.Runs = []keptRun{run} }); err != nil {
 			return w.stuck(err)
 		}

@@ -175,6 +175,24 @@ func TestToldAgain(t *testing.T) {
 	})
 }
 
+// TestAnotherMachine has a site whose disk is new told of a task that its old one ran.
+func TestAnotherMachine(t *testing.T) {
+	bubble(t, play{{}}, func(b *box) {
+		b.apply(entry(func(e *task.Entry) { e.Done = true }))
+		if run := b.after(time.Minute); run.Phase != task.PhaseMissed || len(b.stage.ran()) != 0 {
+			t.Errorf("run %+v", run)
+		}
+	})
+	bubble(t, play{{}}, func(b *box) {
+		b.apply(entry(nil))
+		b.after(time.Second)
+		b.apply(entry(func(e *task.Entry) { e.Done = true }))
+		if run := b.after(time.Second); run.Phase != task.PhaseSucceeded {
+			t.Errorf("what a site knows is not changed by it: %+v", run)
+		}
+	})
+}
+
 func TestStartBy(t *testing.T) {
 	by := func(d time.Duration) func(*task.Entry) {
 		return func(e *task.Entry) { e.StartBy = time.Now().Add(d).Unix() }
