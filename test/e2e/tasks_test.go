@@ -141,7 +141,7 @@ func tasks(t *testing.T, f *fleettest.Fleet) {
 	})
 	stop()
 	t.Run("a schedule goes on with the hub killed", func(t *testing.T) { scheduled(t, f) })
-	f.Skerry(t, "delete", "site", "far-1")
+	f.Skerry(t, "delete", "site", "far-1", "--wait=false")
 }
 
 func scheduled(t *testing.T, f *fleettest.Fleet) {

@@ -84,7 +84,7 @@ func printResults(out io.Writer, r task.Results, now time.Time) error {
 	for _, s := range r.Sites {
 		runs := s.Runs
 		if len(runs) == 0 {
-			runs = []task.Run{{Phase: task.PhasePending, ExitCode: -1, Message: s.Message}}
+			runs = []task.Run{{Time: s.Next, Phase: task.PhasePending, ExitCode: -1, Message: s.Message}}
 		}
 		for i, run := range runs {
 			state := string(run.Phase)
