@@ -52,17 +52,26 @@ func root() *cobra.Command {
 			return agent.Run(ctx, version(), os.Stderr, o)
 		},
 		DataDir: dirs.Data,
+		Joined:  agent.Joined,
+		Root:    "/",
 		Out:     os.Stdout,
 	})...)
 	c.AddCommand(service.SiteCommands(service.Options{
 		Program: "skerry-site", Out: os.Stdout,
 		Join: func(ctx context.Context, o sitecli.RunOptions) error { return agent.Join(ctx, version(), os.Stderr, o) },
 	})...)
+	c.AddCommand(agent.SuperviseCommand())
 	sitecli.MarkUsage(c)
 	return c
 }
 
+// release is the version of a release, set by -ldflags="-X main.release=…"; empty: that of the module.
+var release string
+
 func version() string {
+	if release != "" {
+		return release
+	}
 	if build, ok := debug.ReadBuildInfo(); ok && build.Main.Version != "" {
 		return build.Main.Version
 	}

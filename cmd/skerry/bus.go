@@ -30,6 +30,8 @@ type busParts struct {
 	webSocket http.Handler
 	// connections counts those of sites, and how many there may be.
 	connections func() (now, limit int)
+	// onTransport registers who is told of members' connections.
+	onTransport func(natsserver.TransportFunc) error
 	// siteURLs are given to sites in place of that; empty: none.
 	siteURLs []string
 	close    func()
@@ -99,7 +101,8 @@ func embeddedBus(ctx context.Context, o hubOptions, serving *enrollhub.Serving, 
 	}
 	b := &busParts{
 		client: client, issuer: server, webSocket: server.WebSocketHandler(), connections: server.Connections,
-		close: func() { client.Close(); server.Stop() },
+		onTransport: server.OnTransport,
+		close:       func() { client.Close(); server.Stop() },
 	}
 	if addr := server.TLSAddr(); addr != nil {
 		if b.siteURLs, err = tlsPortURLs(o, addr); err != nil {
@@ -161,7 +164,8 @@ func externalBus(ctx context.Context, o hubOptions, _ *enrollhub.Serving, log *s
 	gate := natsserver.NewGate(dial, maxExternalConnections, log)
 	return &busParts{
 		client: client, issuer: issuer, webSocket: gate.WebSocketHandler(), connections: gate.Connections,
-		close: func() { gate.Stop(); client.Close() },
+		onTransport: func(fn natsserver.TransportFunc) error { return gate.OnTransport(issuer, fn) },
+		close:       func() { gate.Stop(); client.Close() },
 	}, nil
 }
 

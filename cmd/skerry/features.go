@@ -11,6 +11,7 @@ import (
 	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/app/apphub"
 	"github.com/skerry-dev/skerry/internal/app/taskhub"
+	"github.com/skerry-dev/skerry/internal/delivery/deliveryhub"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollhub"
 	"github.com/skerry-dev/skerry/internal/event/eventhub"
 	"github.com/skerry-dev/skerry/internal/fleet"
@@ -18,6 +19,8 @@ import (
 	"github.com/skerry-dev/skerry/internal/ociregistry"
 	"github.com/skerry-dev/skerry/internal/secret/secrethub"
 	"github.com/skerry-dev/skerry/internal/telemetry"
+	"github.com/skerry-dev/skerry/internal/upkeep"
+	"github.com/skerry-dev/skerry/internal/upkeep/upkeephub"
 	"github.com/skerry-dev/skerry/internal/wire"
 )
 
@@ -33,28 +36,45 @@ type features struct {
 	install  *installer.Feature
 	events   *eventhub.Feature
 	metrics  *metricsFeature
+	agents   *upkeephub.Feature
 }
 
-func newFeatures(siteBinaries string, metrics map[string]prometheus.Gatherer, bus *busParts, authority *enrollhub.Authority, gateways *enrollhub.GatewayAuthority) *features {
+func newFeatures(o hubOptions, metrics map[string]prometheus.Gatherer, bus *busParts, authority *enrollhub.Authority, gateways *enrollhub.GatewayAuthority) *features {
 	found := &bundles{}
 	f := &features{
-		enroll:  enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus.issuer, Authority: authority, Gateways: gateways, BusURLs: bus.siteURLs}),
+		enroll:  enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus.issuer, Authority: authority, Gateways: gateways, BusURLs: bus.siteURLs, TTL: o.credentialLife, OtherURLs: o.otherURLs}),
 		apps:    apphub.New(found),
 		tasks:   taskhub.New(found),
 		bus:     &busFeature{bus},
-		install: installer.New(siteBinaries),
+		install: installer.New(o.siteBinaries),
 		events:  eventhub.New(bus.store),
 		metrics: &metricsFeature{metrics},
 	}
 	f.secrets = secrethub.New(f.apps)
 	f.apps.UseSecrets(f.secrets)
+	f.agents = upkeephub.New(&agents{found})
 	f.registry = &registryFeature{
-		bundles: found, member: f.enroll.Member, siteBundles: func(site fleet.SiteName) []app.Bundle {
-			return slices.Concat(f.apps.SiteBundles(site), f.tasks.SiteBundles(site))
-		},
-		liveBundles: func() []app.Bundle { return slices.Concat(f.apps.LiveBundles(), f.tasks.LiveBundles()) },
+		bundles: found, member: f.enroll.Member, siteBundles: f.siteContent, liveBundles: f.liveContent,
 	}
 	return f
+}
+
+// siteContent is what a site may fetch: its apps' and tasks' bundles and its agent.
+func (f *features) siteContent(site fleet.SiteName) []app.Bundle {
+	all := slices.Concat(f.apps.SiteBundles(site), f.tasks.SiteBundles(site))
+	if d := f.agents.Content(site); d != "" {
+		all = append(all, app.Bundle{Repository: upkeep.Repository, Digest: d})
+	}
+	return all
+}
+
+// liveContent is what must stay in the registry although no tag may name it.
+func (f *features) liveContent() []app.Bundle {
+	all := slices.Concat(f.apps.LiveBundles(), f.tasks.LiveBundles())
+	for _, d := range f.agents.Live() {
+		all = append(all, app.Bundle{Repository: upkeep.Repository, Digest: d})
+	}
+	return all
 }
 
 // bind hands the registry, which asks its feature for rights, to those who use it.
@@ -72,8 +92,10 @@ func (f *features) list() []hub.Feature {
 		f.apps,
 		f.tasks,
 		f.secrets,
+		f.agents,
 		f.install,
 		f.events,
+		deliveryhub.New(),
 		f.metrics,
 	}
 }
@@ -87,7 +109,7 @@ func (f *busFeature) Name() string { return "bus" }
 // Setup implements hub.Feature.
 func (f *busFeature) Setup(_ context.Context, h *hub.Host) error {
 	h.Public.Handle(wire.PathBus, f.bus.webSocket)
-	return nil
+	return f.bus.onTransport(func(site fleet.SiteName, _ fleet.MemberID, now fleet.Transport) { h.Fleet.Transport(site, now) })
 }
 
 // metricsFeature serves the hub's metrics on its port, to who may read the path in the Kubernetes API.

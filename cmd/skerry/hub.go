@@ -37,6 +37,10 @@ type hubOptions struct {
 	// addresses for certificates.
 	publicURL string
 	names     []string
+	// otherURLs are where sites reach the port too.
+	otherURLs []string
+	// credentialLife is how long a site's credentials hold; zero for the default.
+	credentialLife time.Duration
 	// kubeconfig names an existing cluster's API in place of the embedded one.
 	kubeconfig string
 	// inCluster uses the API of the cluster in which this runs as a pod.
@@ -125,7 +129,7 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 	exported := map[string]prometheus.Gatherer{
 		"/metrics": telemetry.Join(metrics, ctrlmetrics.Registry), "/metrics/kubernetes": api.metrics,
 	}
-	features := newFeatures(o.siteBinaries, exported, bus, authority, gateways)
+	features := newFeatures(o, exported, bus, authority, gateways)
 	registry, err := ociregistry.Open(filepath.Join(o.dataDir, dirs.Registry), ociregistry.Options{
 		Authorizer: features.registry, Log: o.log.With("component", "registry"), Metrics: metrics,
 	})
@@ -160,7 +164,7 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 	err = hub.Run(ctx, hub.Options{
 		RevocationDelay: delay, AdmissionURL: api.reaches(o.publicURL, listener.Addr()),
 		Config: api.config, Bus: bus.client, Store: bus.store, Listener: listener, TLS: serving.TLSConfig(),
-		URL: hubURL, CA: authority.PEM(), GatewayCA: gateways.PEM(), Features: features.list(), Log: o.log, Metrics: metrics,
+		URL: hubURL, CA: authority.Bundle(), GatewayCA: gateways.PEM(), Features: features.list(), Log: o.log, Metrics: metrics,
 	}, func() {
 		wg.Go(func() { backUp(ctx) })
 		events.hub(hubURL)
@@ -183,10 +187,10 @@ func quietLibraries(log *slog.Logger) {
 
 // scheduleBackups returns what backs the hub up until its context ends; it does nothing unless it was asked for.
 func scheduleBackups(o hubOptions, metrics prometheus.Registerer) (func(context.Context), error) {
-	if o.backups.Dir == "" {
-		return func(context.Context) {}, nil
-	}
 	s := o.backups
+	if s.Dir == "" {
+		return func(context.Context) {}, s.Register(metrics)
+	}
 	s.Log = o.log.With("component", "backup")
 	s.Save = func(ctx context.Context, file string) error {
 		_, err := backup.Save(ctx, backup.Options{DataDir: o.dataDir, Version: version(), Log: s.Log, Running: true}, file)

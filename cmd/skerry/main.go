@@ -40,14 +40,18 @@ func root() *cobra.Command {
 			return agent.Run(ctx, version(), os.Stderr, o)
 		},
 		DataDir: dirs.Data,
+		Joined:  agent.Joined,
+		Root:    "/",
 		Out:     os.Stdout,
 	})
 	siteCommands = append(siteCommands, service.SiteCommands(service.Options{
 		Program: "skerry", Prefix: []string{"site"}, Out: os.Stdout,
 		Join: func(ctx context.Context, o sitecli.RunOptions) error { return agent.Join(ctx, version(), os.Stderr, o) },
 	})...)
+	siteCommands = append(siteCommands, agent.SuperviseCommand("site"))
 	c := cli.New(version(), streams, cli.Starters{
-		Commands:     []*cobra.Command{newUp(os.Stdout, os.Stderr), newDown(os.Stdout), newHub(os.Stdout)},
+		Commands:     []*cobra.Command{newUp(os.Stdout, os.Stderr), newDown(os.Stdout)},
+		Hub:          newHub(os.Stdout),
 		SiteCommands: siteCommands,
 	})
 	c.AddCommand(docs.Command(root))

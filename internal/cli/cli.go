@@ -18,7 +18,9 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/skerry-dev/skerry/internal/cli/eventcli"
+	"github.com/skerry-dev/skerry/internal/cli/hubca"
 	"github.com/skerry-dev/skerry/internal/cli/hubclient"
+	"github.com/skerry-dev/skerry/internal/cli/siteupgrade"
 	"github.com/skerry-dev/skerry/internal/cli/taskcli"
 )
 
@@ -33,6 +35,8 @@ const (
 type Starters struct {
 	// Commands are whole commands that cmd makes, such as up, down, hub and site run.
 	Commands []*cobra.Command
+	// Hub is the command "hub"; those that speak to a hub which runs are added to it.
+	Hub *cobra.Command
 	// SiteCommands belong below "site".
 	SiteCommands []*cobra.Command
 }
@@ -129,6 +133,13 @@ func New(version string, streams genericiooptions.IOStreams, s Starters) *cobra.
 		c.GroupID = groupStart
 		root.AddCommand(c)
 	}
+	if s.Hub != nil {
+		ca := hubca.New(hubca.Deps{Hub: g.hub, GroupRun: GroupRun, Out: streams.Out})
+		addConnectionFlags(ca, flags)
+		s.Hub.AddCommand(ca)
+		s.Hub.GroupID = groupStart
+		root.AddCommand(s.Hub)
+	}
 	add := func(group string, commands ...*cobra.Command) {
 		for _, c := range commands {
 			c.GroupID = group
@@ -141,7 +152,7 @@ func New(version string, streams genericiooptions.IOStreams, s Starters) *cobra.
 	})
 	add(groupApps, newApp(g), newPush(g), newStatus(g), newLogs(g), newWhy(g), newRender(g), tasks)
 	events := eventcli.New(eventcli.Env{Hub: g.hub, Namespace: flags.Namespace, DefaultNamespace: g.namespace, Out: streams.Out, Usage: Usage})
-	add(groupFleet, newSite(g, s.SiteCommands), events, newUser(g))
+	add(groupFleet, newSite(g, append(s.SiteCommands, siteupgrade.New(siteupgrade.Deps{Hub: g.hub, Objects: g.objects, Usage: Usage, Out: streams.Out}))), events, newUser(g))
 	add(groupObjects, objectCommands(g)...)
 	root.AddCommand(newVersion(g))
 	markUsage(root)

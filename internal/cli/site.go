@@ -14,9 +14,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/skerry-dev/skerry/api/v1alpha1"
+	"github.com/skerry-dev/skerry/internal/cli/firstboot"
 	"github.com/skerry-dev/skerry/internal/cli/hubclient"
 	"github.com/skerry-dev/skerry/internal/enroll"
 	"github.com/skerry-dev/skerry/internal/fleet"
+	"github.com/skerry-dev/skerry/internal/sitecli/bootfile"
 )
 
 func newSite(g *globals, more []*cobra.Command) *cobra.Command {
@@ -36,15 +38,16 @@ func newSite(g *globals, more []*cobra.Command) *cobra.Command {
 func newSiteToken(g *globals) *cobra.Command {
 	var pairs []string
 	var ttl time.Duration
-	var install bool
+	var form tokenForm
 	c := &cobra.Command{
 		Use:   "token NAME",
 		Short: "Make a join token for one machine",
 		Long: "Make a join token by which one machine may join as site NAME, once, and print it on one line.\n" +
 			"The Site object is made when there is none. A machine that joins an existing site replaces\n" +
 			"the one that was there.",
-		Example: "  skerry site token shop-4 --label kind=shop\n  skerry site token shop-4 --install     # a line to paste as root on a machine that has nothing yet\n  skerry-site run --join \"$(skerry site token shop-4)\" --data-dir /var/lib/skerry",
-		Args:    exactArgs(1),
+		Example: "  skerry site token shop-4 --label kind=shop\n  skerry site token shop-4 --install     # a line to paste as root on a machine that has nothing yet\n" +
+			"  skerry site token shop-4 --config > skerry-site.yaml   # for a USB stick\n  skerry site token shop-4 --cloud-init > user-data\n  skerry-site run --join \"$(skerry site token shop-4)\" --data-dir /var/lib/skerry",
+		Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			labels, err := labelsOf(pairs)
 			if err != nil {
@@ -57,17 +60,32 @@ func newSiteToken(g *globals) *cobra.Command {
 			if err := g.ensureSite(cmd.Context(), name, labels); err != nil {
 				return err
 			}
-			return g.printToken(cmd.Context(), name, ttl, install)
+			return g.printToken(cmd.Context(), name, ttl, form)
 		},
 	}
 	c.Flags().StringArrayVar(&pairs, "label", nil, "label KEY=VALUE of the site; may be given again")
-	c.Flags().BoolVar(&install, "install", false, "print a line for a root shell that fetches the agent from the hub, installs it and joins")
+	form.addFlags(c)
 	c.Flags().DurationVar(&ttl, "ttl", 30*time.Minute, "how long the token may be used")
 	return c
 }
 
-// printToken makes a token for a site and prints it on one line, or the line that installs and joins.
-func (g *globals) printToken(ctx context.Context, name fleet.SiteName, ttl time.Duration, install bool) error {
+// tokenForm is how a token is printed.
+type tokenForm struct{ install, config, cloudInit bool }
+
+func (f *tokenForm) addFlags(c *cobra.Command) {
+	c.Flags().BoolVar(&f.install, "install", false, "print a line for a root shell that fetches the agent from the hub, installs it and joins")
+	f.addFileFlags(c)
+	c.MarkFlagsMutuallyExclusive("install", "config", "cloud-init")
+}
+
+func (f *tokenForm) addFileFlags(c *cobra.Command) {
+	c.Flags().BoolVar(&f.config, "config", false, "print a file for `skerry-site run --config`, a USB stick or an image")
+	c.Flags().BoolVar(&f.cloudInit, "cloud-init", false, "print user-data with which cloud-init installs the agent from the hub and joins")
+	c.MarkFlagsMutuallyExclusive("config", "cloud-init")
+}
+
+// printToken makes a token for a site and prints it on one line, or in another form.
+func (g *globals) printToken(ctx context.Context, name fleet.SiteName, ttl time.Duration, form tokenForm) error {
 	hub, err := g.hub(ctx)
 	if err != nil {
 		return err
@@ -77,15 +95,41 @@ func (g *globals) printToken(ctx context.Context, name fleet.SiteName, ttl time.
 	if err := hub.Post(ctx, path, enroll.TokenRequest{TTLSeconds: int(ttl.Seconds())}, &answer); err != nil {
 		return err
 	}
-	line := answer.Token
-	if install {
+	if form.install {
 		digest, err := installerDigest(ctx, hub)
 		if err != nil {
 			return err
 		}
-		line = installLine(hub, digest, answer.Token)
+		_, err = fmt.Fprintln(g.streams.Out, installLine(hub, digest, answer.Token))
+		return err
 	}
-	_, err = fmt.Fprintln(g.streams.Out, line)
+	if form.config || form.cloudInit {
+		about := fmt.Sprintf("Lets one machine join as site %s, once, until %s.", name, until(ttl))
+		return g.printFile(ctx, hub, form, about, bootfile.File{Join: answer.Token, RemoveSecret: true})
+	}
+	_, err = fmt.Fprintln(g.streams.Out, answer.Token)
+	return err
+}
+
+func until(ttl time.Duration) string { return time.Now().Add(ttl).UTC().Format("2006-01-02 15:04 MST") }
+
+// printFile prints a file by which a machine joins with nobody at it.
+func (g *globals) printFile(ctx context.Context, hub *hubclient.Client, form tokenForm, about string, f bootfile.File) error {
+	write := firstboot.Config
+	if form.cloudInit {
+		digest, err := installerDigest(ctx, hub)
+		if err != nil {
+			return err
+		}
+		write = func(about string, f bootfile.File) ([]byte, error) {
+			return firstboot.UserData(about, f, hub.URL+hubclient.PathInstaller, digest)
+		}
+	}
+	text, err := write(about, f)
+	if err != nil {
+		return err
+	}
+	_, err = g.streams.Out.Write(text)
 	return err
 }
 
@@ -142,7 +186,7 @@ func (g *globals) ensureSite(ctx context.Context, name fleet.SiteName, labels ma
 
 func newSiteReplace(g *globals) *cobra.Command {
 	var ttl time.Duration
-	var install bool
+	var form tokenForm
 	var fingerprint string
 	c := &cobra.Command{
 		Use:   "replace NAME",
@@ -166,10 +210,10 @@ func newSiteReplace(g *globals) *cobra.Command {
 			if err := g.announceReplacement(cmd.Context(), name, fingerprint); err != nil {
 				return err
 			}
-			return g.printToken(cmd.Context(), name, ttl, install)
+			return g.printToken(cmd.Context(), name, ttl, form)
 		},
 	}
-	c.Flags().BoolVar(&install, "install", false, "print a line for a root shell that fetches the agent from the hub, installs it and joins")
+	form.addFlags(c)
 	c.Flags().DurationVar(&ttl, "ttl", 30*time.Minute, "how long the token may be used")
 	c.Flags().StringVar(&fingerprint, "fingerprint", "", "bind the site to the new machine, as skerry-site fingerprint prints it there")
 	return c

@@ -18,6 +18,7 @@ import (
 	"github.com/skerry-dev/skerry/api/v1alpha1"
 	"github.com/skerry-dev/skerry/internal/enroll"
 	"github.com/skerry-dev/skerry/internal/fleet"
+	"github.com/skerry-dev/skerry/internal/sitecli/bootfile"
 )
 
 func newClaimCode(g *globals) *cobra.Command {
@@ -35,13 +36,14 @@ func newClaimCode(g *globals) *cobra.Command {
 func newClaimCodeCreate(g *globals) *cobra.Command {
 	var request enroll.ClaimCodeRequest
 	var ttl time.Duration
+	var form tokenForm
 	c := &cobra.Command{
 		Use:   "create",
 		Short: "Make a claim code for all boxes of a fleet",
 		Long: "Make a claim code and print it on one line. Any number of machines may ask with it; each waits until\n" +
 			"somebody approves it for a site. The code gives nothing else: who steals it can make the queue longer, up\n" +
 			"to --max. To withdraw it, delete Secret claim-ID of namespace skerry-system.",
-		Example: "  skerry site claim-code create --ttl 720h --max 200\n  skerry-site run --claim skc1.… --data-dir /var/lib/skerry",
+		Example: "  skerry site claim-code create --ttl 720h --max 200\n  skerry site claim-code create --config > skerry-site.yaml   # one for all sticks or images\n  skerry-site run --claim skc1.… --data-dir /var/lib/skerry",
 		Args:    exactArgs(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			hub, err := g.hub(cmd.Context())
@@ -54,11 +56,16 @@ func newClaimCodeCreate(g *globals) *cobra.Command {
 				return err
 			}
 			fmt.Fprintf(g.streams.ErrOut, "claim code %s works until %s\n", answer.ID, time.Now().Add(ttl).Format("2006-01-02 15:04 MST"))
+			if form.config || form.cloudInit {
+				about := fmt.Sprintf("Lets machines ask, until %s, to become sites.", until(ttl))
+				return g.printFile(cmd.Context(), hub, form, about, bootfile.File{Claim: answer.Code, RemoveSecret: true})
+			}
 			_, err = fmt.Fprintln(g.streams.Out, answer.Code)
 			return err
 		},
 	}
 	c.Flags().DurationVar(&ttl, "ttl", 30*24*time.Hour, "how long machines may ask with it, a minute to 366 days")
+	form.addFileFlags(c)
 	c.Flags().IntVar(&request.Max, "max", enroll.DefaultClaims, "how many claims it may have at one time, at most 10000")
 	return c
 }

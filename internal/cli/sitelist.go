@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -101,11 +103,18 @@ func printSites(out io.Writer, sites *v1alpha1.SiteList, wide bool) error {
 		header += "\tZONE\tMACHINE\tMESSAGE"
 	}
 	fmt.Fprintln(w, header)
+	silent := map[string]int{}
 	for i := range sites.Items {
 		s := &sites.Items[i]
 		link, message := "-", "-"
 		if cond := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ConditionReady); cond != nil {
 			link, message = cond.Reason, cond.Message
+		}
+		if away := s.Status.Away; away != nil {
+			link += " (" + away.Belief + ")"
+			if away.Zone != "" {
+				silent[away.Zone]++
+			}
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s", s.Name, link, members(s), orDash(s.Status.Version), orDash(s.Status.Gateway),
 			metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: s.Labels}))
@@ -116,7 +125,15 @@ func printSites(out io.Writer, sites *v1alpha1.SiteList, wide bool) error {
 		}
 		fmt.Fprintln(w)
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, zone := range slices.Sorted(maps.Keys(silent)) {
+		if _, err := fmt.Fprintf(out, "Zone %s fell silent as a whole: %d of these sites are away with it.\n", zone, silent[zone]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func members(s *v1alpha1.Site) string {

@@ -85,7 +85,7 @@ func startHub(t testing.TB) *testHub { return startHubAt(t, 0) }
 // startHubAt starts a hub whose clock is off from this machine's.
 func startHubAt(t testing.TB, off time.Duration) *testHub {
 	t.Helper()
-	h := &testHub{clock: &clock{off: off}, records: newRecords("shop-1", "shop-2"), log: &logBuffer{}}
+	h := &testHub{clock: &clock{off: off}, records: newRecords("shop-1", "shop-2", "shop-3", "shop-4", "shop-5"), log: &logBuffer{}}
 	var err error
 	h.authority, err = enrollhub.OpenAuthority(t.TempDir(), h.clock.now)
 	must(t, err)

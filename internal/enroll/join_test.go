@@ -96,7 +96,7 @@ func TestTokenIsRefused(t *testing.T) {
 		{"its id is unknown", changed(h.token(t, "shop-2"), func(token *enroll.Token) { token.ID = enroll.NewID() })},
 		{"the secret of one does not fit another", changed(h.token(t, "shop-2"), func(token *enroll.Token) { token.Secret = h.token(t, "shop-2").Secret })},
 		{"it is another hub's, carried to this one", changed(foreign.token(t, "shop-2"), func(token *enroll.Token) {
-			token.URLs, token.CA = []string{h.url()}, h.authority.Fingerprint()
+			token.URLs, token.CA = []string{h.url()}, h.token(t, "shop-2").CA
 		})},
 		{"its site is gone", unknownSite},
 	}

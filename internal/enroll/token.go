@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/skerry-dev/skerry/internal/wire"
 )
 
 // ErrToken is wrapped by every error about text that is no join token.
@@ -37,6 +39,9 @@ type Token struct {
 	URLs []string
 	// CA is the SHA-256 of the certificate (DER) of the hub's authority.
 	CA [sha256.Size]byte
+	// NextCA is that of the authority which will take its place; zero when there is none. It travels in an
+	// address, so that agents which know nothing of it can join while CA is in use.
+	NextCA [sha256.Size]byte
 	// ID names the token at the hub; it is no secret.
 	ID string
 	// Secret proves it.
@@ -125,6 +130,9 @@ func (t Token) text(prefix string) string {
 	b = appendString(b, t.ID)
 	b = append(b, byte(len(t.URLs)))
 	for _, u := range t.URLs {
+		if t.NextCA != [sha256.Size]byte{} {
+			u = wire.WithPin(u, t.NextCA)
+		}
 		b = appendString(b, u)
 	}
 	sum := sha256.Sum256(b)
@@ -163,7 +171,11 @@ func parse(prefix, text string) (Token, error) {
 	copy(t.Secret[:], r.take(secretSize))
 	t.ID = r.text(maxTokenID)
 	for range min(int(r.take(1)[0]), maxURLs+1) {
-		t.URLs = append(t.URLs, r.text(maxURL))
+		address := r.text(maxURL)
+		if without, next, ok := wire.CutPin(address); ok {
+			address, t.NextCA = without, next
+		}
+		t.URLs = append(t.URLs, address)
 	}
 	if r.bad || len(r.rest) > 0 {
 		return Token{}, fmt.Errorf("its parts do not fit: %w", ErrToken)

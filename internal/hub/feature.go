@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/skerry-dev/skerry/api/v1alpha1"
+	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/wire"
 )
 
@@ -44,7 +45,7 @@ type Host struct {
 	Public *http.ServeMux
 	// URL is the address of that port as others reach it, such as "https://127.0.0.1:7443".
 	URL string
-	// CA is the certificate authority of the hub's port in PEM.
+	// CA is the certificate authority of the hub's port in PEM, as of its start.
 	CA  []byte
 	Log *slog.Logger
 	// Metrics is where features register theirs; names start with "skerry_".
@@ -53,8 +54,9 @@ type Host struct {
 	Now func() time.Time
 
 	// direct reaches the API without a cache, before and beside the manager.
-	direct client.Client
-	gone   []func(context.Context, *v1alpha1.Site) error
+	direct  client.Client
+	options Options
+	gone    []func(context.Context, *v1alpha1.Site) error
 }
 
 // OnSiteGone registers what must happen before a deleted Site's object may go, such as revoking its
@@ -65,3 +67,13 @@ func (h *Host) OnSiteGone(fn func(context.Context, *v1alpha1.Site) error) {
 
 // SystemNamespace holds the hub's own objects.
 const SystemNamespace = "skerry-system"
+
+// SecretUse says that an app needs a Secret of its own namespace. It holds names alone.
+type SecretUse struct {
+	App  fleet.AppKey
+	Name string
+	// Keys in order and each once; none means all.
+	Keys []string
+	// Optional says that the app runs without what is missing.
+	Optional bool
+}

@@ -39,7 +39,11 @@ type siteState struct {
 	// lastHeard is zero when nothing was heard since this hub started.
 	lastHeard time.Time
 	leaving   bool
-	link      fleet.Link
+	reason    fleet.Leaving
+	transport fleet.Transport
+	// heardBy is what connected neighbours say of the site.
+	heardBy map[fleet.SiteName]bool
+	link    fleet.Link
 }
 
 // NewFleet returns a Fleet that knows nothing; Run fills it.
@@ -103,6 +107,9 @@ func (f *Fleet) Forget(ctx context.Context, site fleet.SiteName) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if s, ok := f.sites[site]; ok {
+		f.takeNeighbours(site, s.report.Neighbours, nil)
+	}
 	delete(f.sites, site)
 	return nil
 }
@@ -188,10 +195,14 @@ func (f *Fleet) reported(m wire.Message) {
 		f.mu.Unlock()
 		return
 	}
+	told := f.takeNeighbours(site, s.report.Neighbours, report.Neighbours)
 	s.report, s.hasReport = report, true
 	f.mu.Unlock()
 	f.reports.WithLabelValues("taken").Inc()
 	f.changed(site)
+	for _, other := range told {
+		f.changed(other)
+	}
 }
 
 func (f *Fleet) heard(m wire.Message) {
@@ -206,7 +217,7 @@ func (f *Fleet) heard(m wire.Message) {
 	}
 	f.mu.Lock()
 	s := f.state(site)
-	s.lastHeard, s.leaving = f.now(), alive.Leaving
+	s.lastHeard, s.leaving, s.reason = f.now(), alive.Leaving, alive.Reason
 	changed := f.update(s)
 	f.mu.Unlock()
 	if changed {

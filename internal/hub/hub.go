@@ -39,7 +39,7 @@ type Options struct {
 	// demanded: each handler decides whom it lets in.
 	Listener net.Listener
 	TLS      *tls.Config
-	// URL and CA are published to people and sites.
+	// URL and CA are published to people and sites. CA may hold more than one authority; Host.PublishCA replaces it.
 	URL string
 	CA  []byte
 	// GatewayCA is the authority of the sites' gateways, published to people; nil when there is none.
@@ -101,7 +101,7 @@ func Run(ctx context.Context, o Options, ready func()) error {
 	}
 	host.Public.Handle("POST "+pathAdmission+"{token}/{hook}", host.Admission)
 	server := &http.Server{
-		Handler:           host.Public,
+		Handler:           withoutPin(host.Public),
 		TLSConfig:         o.TLS,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
@@ -123,6 +123,30 @@ func Run(ctx context.Context, o Options, ready func()) error {
 		return fmt.Errorf("run the hub: %w", err)
 	}
 	return nil
+}
+
+// PublishCA replaces the authorities, in PEM, by which people and the API server know this hub.
+func (h *Host) PublishCA(ctx context.Context, ca []byte) error {
+	o := h.options
+	o.CA = ca
+	return errors.Join(publish(ctx, h.direct, o), h.Admission.install(ctx, h.direct, o.AdmissionURL, ca))
+}
+
+// withoutPin serves an address that carries the digest of an authority as the same address without: agents that know
+// nothing of it ask there.
+func withoutPin(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path, _, ok := wire.CutPin(r.URL.Path)
+		if !ok {
+			h.ServeHTTP(w, r)
+			return
+		}
+		inner := r.WithContext(r.Context())
+		u := *r.URL
+		u.Path, u.RawPath = path, ""
+		inner.URL = &u
+		h.ServeHTTP(w, inner)
+	})
 }
 
 // admit makes the API server ask this hub, now that it answers. A hub that cannot is one whose courtesy is
@@ -172,7 +196,7 @@ func newHost(ctx context.Context, o Options) (*Host, error) {
 		}
 	}
 	return &Host{
-		direct: direct, Manager: mgr, Client: mgr.GetClient(), Bus: o.Bus, Desired: desired, Fleet: fleet,
+		options: o, direct: direct, Manager: mgr, Client: mgr.GetClient(), Bus: o.Bus, Desired: desired, Fleet: fleet,
 		Caller: NewCaller(o.Bus, fleet), People: people, Admission: newAdmission(), Public: http.NewServeMux(),
 		URL: o.URL, CA: o.CA, Log: o.Log, Metrics: o.Metrics, Now: o.Now,
 	}, nil

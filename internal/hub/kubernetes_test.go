@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,6 +48,7 @@ func TestOnKubernetes(t *testing.T) {
 	})
 	t.Run("people", func(t *testing.T) { testPeople(t, api) })
 	t.Run("sites", func(t *testing.T) { testSites(t, api) })
+	t.Run("away", func(t *testing.T) { testAway(t, api) })
 }
 
 // failing is a feature whose removal of a site fails until it is told otherwise.
@@ -77,15 +79,24 @@ type running struct {
 	bus     *membus.Client
 	feature *failing
 	url     string
+	clock   *clock
 	stop    func()
 }
+
+// clock is the hub's, which a test may put forward.
+type clock struct{ ahead atomic.Int64 }
+
+func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
+
+func (c *clock) pass(d time.Duration) { c.ahead.Add(int64(d)) }
 
 func runHub(t *testing.T, api *kubetest.Server, broker *membus.Broker) *running {
 	t.Helper()
 	bus := broker.Client()
 	feature := &failing{err: make(chan error, 1)}
-	h := hubtest.Start(t, hubtest.Options{API: api.Config, Bus: bus, Store: bus, Features: []hub.Feature{feature}})
-	r := &running{t: t, client: h.Client, bus: broker.Client(), feature: feature, url: h.URL}
+	clock := &clock{}
+	h := hubtest.Start(t, hubtest.Options{API: api.Config, Bus: bus, Store: bus, Features: []hub.Feature{feature}, Now: clock.now})
+	r := &running{t: t, client: h.Client, bus: broker.Client(), feature: feature, url: h.URL, clock: clock}
 	r.stop = sync.OnceFunc(func() {
 		h.Stop()
 		bus.Close()

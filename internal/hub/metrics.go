@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/skerry-dev/skerry/internal/fleet"
+	"github.com/skerry-dev/skerry/internal/hub/outage"
 )
 
 // linksCollector tells how many sites are connected, away or unknown, when it is asked.
@@ -22,6 +23,26 @@ func (c linksCollector) Collect(ch chan<- prometheus.Metric) {
 	links := c.fleet.Links()
 	for _, link := range []fleet.Link{fleet.LinkConnected, fleet.LinkAway, fleet.LinkUnknown} {
 		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(links[link]), string(link))
+	}
+}
+
+// zonesCollector tells which zones are silent as a whole, when it is asked.
+type zonesCollector struct {
+	zones *outage.Zones
+	desc  *prometheus.Desc
+}
+
+func newZonesCollector(z *outage.Zones) zonesCollector {
+	return zonesCollector{z, prometheus.NewDesc("skerry_hub_zone_silent_sites", "Sites away in a zone that fell silent as a whole; absent for others.", []string{"zone"}, nil)}
+}
+
+// Describe implements prometheus.Collector.
+func (c zonesCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
+
+// Collect implements prometheus.Collector.
+func (c zonesCollector) Collect(ch chan<- prometheus.Metric) {
+	for _, z := range c.zones.Outages() {
+		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(z.Away), z.Name)
 	}
 }
 

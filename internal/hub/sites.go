@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -11,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
@@ -18,6 +22,7 @@ import (
 
 	"github.com/skerry-dev/skerry/api/v1alpha1"
 	"github.com/skerry-dev/skerry/internal/fleet"
+	"github.com/skerry-dev/skerry/internal/hub/outage"
 	"github.com/skerry-dev/skerry/internal/wire"
 )
 
@@ -31,17 +36,23 @@ const wipeTimeout = 2 * time.Minute
 //
 // It reads Sites, reports and links; it writes Site.status except members, and the finalizer.
 type siteReconciler struct {
-	host *Host
+	host    *Host
+	changes *Notifier
+	// zones finds zones that fell silent as a whole; events is where that is told.
+	zones  outage.Zones
+	events events.EventRecorder
 }
 
 func setupSites(h *Host) error {
-	r := &siteReconciler{host: h}
-	changes := NewNotifier()
-	h.Fleet.OnChange(changes.NotifySite)
+	r := &siteReconciler{host: h, changes: NewNotifier(), events: h.Manager.GetEventRecorder("skerry-hub")}
+	h.Fleet.OnChange(r.changes.NotifySite)
+	if err := h.Metrics.Register(newZonesCollector(&r.zones)); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
 	Validate(h, "zone", "sites", checkTimeZone)
 	err := ctrl.NewControllerManagedBy(h.Manager).Named("site").
 		For(&v1alpha1.Site{}).
-		WatchesRawSource(changes.Source()).
+		WatchesRawSource(r.changes.Source()).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
 		Complete(r)
 	if err != nil {
@@ -63,6 +74,9 @@ func checkTimeZone(_ context.Context, _, site *v1alpha1.Site) ([]string, field.E
 func (r *siteReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	var site v1alpha1.Site
 	if err := r.host.Client.Get(ctx, req.NamespacedName, &site); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.announce(r.zones.Forget(fleet.SiteName(req.Name)))
+		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if !site.DeletionTimestamp.IsZero() {
@@ -110,31 +124,36 @@ func (r *siteReconciler) observe(site *v1alpha1.Site) time.Duration {
 		site.Status.Hardware = v1alpha1.Hardware{
 			Hostname: hw.Hostname, OS: hw.OS, Arch: hw.Arch, Kernel: hw.Kernel, CPUs: int32(hw.CPUs), MemoryBytes: hw.MemoryBytes,
 		}
+		showProblems(site, report)
 	}
 	cond := metav1.Condition{Type: v1alpha1.ConditionReady, ObservedGeneration: site.Generation}
+	var again time.Duration
 	switch link := r.host.Fleet.Link(name); {
 	case len(site.Status.Members) == 0:
+		r.present(site)
 		cond.Status, cond.Reason = metav1.ConditionFalse, v1alpha1.ReasonNeverConnected
 		cond.Message = "no machine has joined yet: run `skerry site token " + site.Name + "` and give the token to one"
 	case allRevoked(site):
+		r.present(site)
 		cond.Status, cond.Reason = metav1.ConditionFalse, v1alpha1.ReasonRevoked
 		cond.Message = "every member is revoked: run `skerry site token " + site.Name + "` to let a machine join"
 	case link == fleet.LinkConnected:
+		r.present(site)
 		cond.Status, cond.Reason, cond.Message = metav1.ConditionTrue, v1alpha1.ReasonConnected, "the site is connected"
 	case link == fleet.LinkUnknown:
+		again = awayAfter
 		// This hub started moments ago: what was known before it stands.
 		if meta.FindStatusCondition(site.Status.Conditions, v1alpha1.ConditionReady) != nil {
-			return awayAfter
+			return again
 		}
 		cond.Status, cond.Reason, cond.Message = metav1.ConditionUnknown, v1alpha1.ReasonProgressing, "nothing was heard of the site yet"
-		meta.SetStatusCondition(&site.Status.Conditions, cond)
-		return awayAfter
 	default:
+		again = r.judge(site)
 		cond.Status, cond.Reason = metav1.ConditionFalse, v1alpha1.ReasonAway
-		cond.Message = "the site is not connected; its apps go on by themselves"
+		cond.Message = awayMessage(site.Status.Away)
 	}
 	meta.SetStatusCondition(&site.Status.Conditions, cond)
-	return 0
+	return again
 }
 
 func allRevoked(site *v1alpha1.Site) bool {
@@ -200,4 +219,28 @@ func (r *siteReconciler) wipeWait(site *v1alpha1.Site, name fleet.SiteName) time
 		return min(max(left, 0), wire.AliveSeconds*time.Second)
 	}
 	return max(left, 0)
+}
+
+// maxProblems bounds the text of a site's problems in its status, in bytes.
+const maxProblems = 1024
+
+// showProblems says in the site's status what its agent reports to be wrong with itself or its machine, such
+// as a disk that is full. The condition goes when the agent says that all is well.
+func showProblems(site *v1alpha1.Site, report wire.Report) {
+	if len(report.Problems) == 0 {
+		meta.RemoveStatusCondition(&site.Status.Conditions, v1alpha1.ConditionDegraded)
+		return
+	}
+	var said []string
+	for _, part := range slices.Sorted(maps.Keys(report.Problems)) {
+		said = append(said, part+": "+report.Problems[part])
+	}
+	text := strings.ToValidUTF8(strings.Join(said, "; "), "?")
+	if len(text) > maxProblems {
+		text = strings.ToValidUTF8(text[:maxProblems], "") + "…"
+	}
+	meta.SetStatusCondition(&site.Status.Conditions, metav1.Condition{
+		Type: v1alpha1.ConditionDegraded, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonAgentProblems,
+		Message: text, ObservedGeneration: site.Generation,
+	})
 }

@@ -33,6 +33,10 @@ type Gate struct {
 	mu      sync.Mutex
 	stopped bool
 	open    int
+	// members counts the connections of each member; transports is told when its first comes and its last goes.
+	members    map[memberName]int
+	issuedBy   string
+	transports TransportFunc
 }
 
 // NewGate returns a Gate before the server to which dial connects, in NATS' protocol without TLS. It
@@ -87,27 +91,36 @@ func (g *Gate) relay(outer net.Conn, remote string) error {
 	}
 	stopWatch := context.AfterFunc(g.ctx, func() { inner.Close() })
 	defer stopWatch()
+	life := &transportLife{gate: g}
 	up := make(chan error, 1)
 	go func() {
-		_, err := io.CopyBuffer(&guard{to: inner}, struct{ io.Reader }{outer}, make([]byte, relayBuffer))
+		_, err := io.CopyBuffer(&guard{to: inner, shown: life.begin}, struct{ io.Reader }{outer}, make([]byte, relayBuffer))
 		if errors.Is(err, errGuard) {
 			g.log.Warn("closed a connection to the bus", "remote", remote, "error", err)
 		}
+		life.peerEnded(err)
 		// The server then closes its side, which ends the copy below.
 		inner.Close()
 		up <- err
 	}()
-	_, err = io.CopyBuffer(timedWriter{outer}, struct{ io.Reader }{inner}, make([]byte, relayBuffer))
+	_, err = io.CopyBuffer(&timedWriter{conn: outer, life: life}, struct{ io.Reader }{inner}, make([]byte, relayBuffer))
+	life.serverEnded(err)
 	inner.Close()
 	// The server may still have said why it closes; all of that is written by now.
 	outer.Close()
-	return errors.Join(<-up, err)
+	err = errors.Join(<-up, err)
+	life.end()
+	return err
 }
 
 // timedWriter gives up on a peer that takes nothing for writeTimeout.
-type timedWriter struct{ conn net.Conn }
+type timedWriter struct {
+	conn net.Conn
+	life *transportLife
+}
 
-func (w timedWriter) Write(p []byte) (int, error) {
+func (w *timedWriter) Write(p []byte) (int, error) {
+	w.life.said(p)
 	if err := w.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return 0, err
 	}

@@ -39,6 +39,8 @@ type guard struct {
 	replies []string
 	// open is set when the credential has no bounds on what it listens to.
 	open, connected bool
+	// shown, when set, is called with the credential that the client shows.
+	shown func(*jwt.UserClaims)
 }
 
 // Write checks p and passes on what is complete. After an error the connection must be closed.
@@ -147,6 +149,9 @@ func (g *guard) connect(arguments string) error {
 	g.connected = true
 	g.replies = claims.Sub.Allow
 	g.open = len(claims.Sub.Allow) == 0
+	if g.shown != nil {
+		g.shown(claims)
+	}
 	return nil
 }
 

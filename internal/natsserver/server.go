@@ -210,6 +210,9 @@ func (s *Server) TLSAddr() net.Addr { return s.address }
 // Connections returns how many connections from outside there are now, and how many may be.
 func (s *Server) Connections() (now, limit int) { return s.gate.Connections() }
 
+// OnTransport is Gate.OnTransport for what this server issued.
+func (s *Server) OnTransport(fn TransportFunc) error { return s.gate.OnTransport(s.issuer, fn) }
+
 // WebSocketHandler is Gate.WebSocketHandler.
 func (s *Server) WebSocketHandler() http.Handler { return s.gate.WebSocketHandler() }
 

@@ -46,6 +46,8 @@ type Options struct {
 	Version string
 	Log     *slog.Logger
 	Metrics *prometheus.Registry
+	// Leaving says why the agent stops, when it does; it takes at most a second. Nil: somebody stopped it.
+	Leaving func() fleet.Leaving
 	// OutboxBudget is how many bytes events may take on the disk; zero means outbox.DefaultBudget.
 	OutboxBudget int64
 	// Forget is called after a deleted site was wiped: it drops the agent's identity.

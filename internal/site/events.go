@@ -188,9 +188,14 @@ func (s *eventSender) send(ctx context.Context, batch wire.EventBatch) error {
 
 // started says how this life began.
 func (a *Agent) started() {
-	e := fleet.Event{Class: fleet.ClassEvent, Reason: "AgentStarted", Message: "version " + a.o.Version + ", for the first time or after it was killed or lost power"}
-	if a.outbox.Orderly() {
-		e.Message = "version " + a.o.Version + ", after an orderly stop"
+	e := fleet.Event{Class: fleet.ClassEvent, Reason: "AgentStarted", Message: "version " + a.o.Version}
+	switch a.outbox.Before() {
+	case outbox.EndedNever:
+		e.Message += ", for the first time"
+	case outbox.EndedOrderly:
+		e.Message += ", after an orderly stop"
+	case outbox.EndedHard:
+		e.Message += ", after it was killed or lost power"
 	}
 	a.outbox.Add(e)
 }

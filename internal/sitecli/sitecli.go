@@ -11,9 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +25,7 @@ import (
 	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/enroll"
 	"github.com/skerry-dev/skerry/internal/site"
+	"github.com/skerry-dev/skerry/internal/sitecli/bootfile"
 )
 
 // TokenEnv is the environment variable that carries a join token, unseen by who lists processes.
@@ -32,6 +33,9 @@ const TokenEnv = "SKERRY_JOIN_TOKEN"
 
 // ClaimEnv is the environment variable that carries a claim code.
 const ClaimEnv = "SKERRY_CLAIM_CODE"
+
+// homeEnv is the environment variable that places data directories.
+const homeEnv = "SKERRY_HOME"
 
 // RunOptions are what a person says of an agent to run.
 type RunOptions struct {
@@ -43,17 +47,23 @@ type RunOptions struct {
 	// GatewayAddr is where the site answers; GatewayExact when another port will not do.
 	GatewayAddr  string
 	GatewayExact bool
+	// NeighbourAddr is where neighbours on the same network are answered; empty: none are.
+	NeighbourAddr string
 	// TLSCert and TLSKey are files for a gateway on an address that is not loopback; both or neither.
 	// Without them such a gateway has a certificate of the hub's authority for gateways, for GatewayNames
 	// beside the addresses that it listens on.
 	TLSCert, TLSKey string
 	GatewayNames    []string
-	// CAFile adds authorities for a proxy or the hub's public name.
-	CAFile string
+	// CAFile adds authorities for a proxy or the hub's public name, CA those that it holds itself, in PEM.
+	CAFile, CA string
+	// Proxy is the URL of the proxy for every connection to the hub; empty: the environment decides.
+	Proxy string
 	// AdminAddr serves health, metrics and profiles on loopback; empty for none.
 	AdminAddr string
 	LogLevel  string
 	LogFormat string
+	// Joined, if not nil, is told when this machine has become a member just now.
+	Joined func(*slog.Logger)
 }
 
 // Deps are what cmd hands in.
@@ -62,7 +72,11 @@ type Deps struct {
 	Run func(ctx context.Context, o RunOptions) error
 	// DataDir makes the directory that a flag names absolute, and finds the default.
 	DataDir func(flag string) (string, error)
-	Out     io.Writer
+	// Joined reports whether the data directory is that of a machine that has joined.
+	Joined func(dataDir string) bool
+	// Root is where configurations are looked for on a machine that has not: "/"; empty: nowhere.
+	Root string
+	Out  io.Writer
 }
 
 // Commands returns the verbs.
@@ -72,47 +86,43 @@ func Commands(d Deps) []*cobra.Command {
 
 func newRun(d Deps) *cobra.Command {
 	var o RunOptions
+	var config string
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Run this machine's agent",
 		Long: "Run this machine's agent. The first time a join token is needed, from --join or the environment\n" +
 			"variable " + TokenEnv + "; or a claim code, from --claim or " + ClaimEnv + ", with which the agent waits\n" +
 			"until a person approves it for a site. Later the agent knows who it is. It starts with the network gone and\n" +
-			"brings every app back. A refused token ends it with status 1 and the reason.",
+			"brings every app back. A refused token ends it with status 1 and the reason.\n\n" +
+			"A file can say the same as the flags, and the token: --config, or, on a machine that has not joined and is\n" +
+			"told nothing else, " + bootfile.SystemFile + " or skerry-site.yaml on a mounted medium. Flags win over the\n" +
+			"environment, and that over the file.",
 		Example: "  skerry-site run --join skj1.… --data-dir /var/lib/skerry\n  skerry-site run --data-dir /var/lib/skerry --gateway-addr 0.0.0.0:443 --gateway-name shop.example.com\n" +
-			"  skerry-site run --data-dir /var/lib/skerry --gateway-addr 0.0.0.0:443 --tls-cert shop.crt --tls-key shop.key",
+			"  skerry-site run --data-dir /var/lib/skerry --gateway-addr 0.0.0.0:443 --tls-cert shop.crt --tls-key shop.key\n" +
+			"  skerry-site run --config site.yaml",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, err := d.DataDir(o.DataDir)
-			if err != nil {
+			if err := configure(cmd, d, config, &o); err != nil {
 				return err
 			}
-			o.DataDir = dir
-			if err := checkGateway(o); err != nil {
+			if err := errors.Join(checkGateway(o), checkProxy(o.Proxy)); err != nil {
 				return err
 			}
-			if o.Join == "" {
-				o.Join = os.Getenv(TokenEnv)
-			}
-			if o.Claim == "" {
-				o.Claim = os.Getenv(ClaimEnv)
-			}
-			if o.Join != "" && o.Claim != "" {
-				return errors.New("--join and --claim: give one of them")
-			}
-			o.GatewayExact = cmd.Flags().Changed("gateway-addr") && !strings.HasPrefix(o.GatewayAddr, "127.0.0.1:")
 			return d.Run(cmd.Context(), o)
 		},
 	}
 	f := c.Flags()
 	dataDirFlag(c, &o.DataDir)
+	f.StringVar(&config, "config", "", "file with what other flags would say, and the token (YAML or JSON)")
 	f.StringVar(&o.Join, "join", "", "join token, needed once")
 	f.StringVar(&o.Claim, "claim", "", "claim code, to wait for somebody's approval instead")
 	f.StringVar(&o.GatewayAddr, "gateway-addr", "127.0.0.1:8080", "where the site answers; on loopback a taken port is replaced by a free one")
+	f.StringVar(&o.NeighbourAddr, "neighbour-addr", "", "where this site answers its neighbours on the local network (Site.spec.network), such as 0.0.0.0:7444; empty: it takes no part")
 	f.StringVar(&o.TLSCert, "tls-cert", "", "certificate (PEM) of the gateway; default: one of the hub's authority for gateways, except on loopback")
 	f.StringVar(&o.TLSKey, "tls-key", "", "key (PEM) of the gateway")
 	f.StringArrayVar(&o.GatewayNames, "gateway-name", nil, "DNS name or address in the certificate of the hub's authority, beside those of --gateway-addr; may be repeated")
 	f.StringVar(&o.CAFile, "ca-file", "", "more authorities (PEM) to trust for the hub's public name or a proxy")
+	f.StringVar(&o.Proxy, "proxy", "", "proxy for every connection to the hub, http://HOST:PORT (default: HTTPS_PROXY and NO_PROXY of the environment)")
 	f.StringVar(&o.AdminAddr, "admin-addr", "127.0.0.1:0", "loopback address of health, metrics and profiles; empty for none")
 	f.StringVar(&o.LogLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.LogFormat, "log-format", "", "text or json (default: text on a terminal)")

@@ -1,7 +1,10 @@
 package wire
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
+	"strings"
 
 	"github.com/skerry-dev/skerry/internal/fleet"
 )
@@ -14,6 +17,33 @@ const (
 	PathBus      = "/bus/v1"
 	PathRegistry = "/v2/"
 )
+
+// MaxAuthorities bounds what a member trusts at one time.
+const MaxAuthorities = 4
+
+// pathPin is where the SHA-256 of the hub's next authority may stand in an address of the hub: a path segment and, after
+// it, the digest in base64url. Whoever knows nothing of it asks below that path, where the hub answers as it does
+// below none.
+const pathPin = "/ca/"
+
+// WithPin returns an address of the hub, without a path, that carries the digest of an authority beside it.
+func WithPin(address string, digest [sha256.Size]byte) string {
+	return strings.TrimSuffix(address, "/") + pathPin + base64.RawURLEncoding.EncodeToString(digest[:])
+}
+
+// CutPin returns an address or a path without the digest that WithPin added; ok is false when there is none.
+func CutPin(address string) (without string, digest [sha256.Size]byte, ok bool) {
+	before, after, found := strings.Cut(address, pathPin)
+	text, rest, more := strings.Cut(after, "/")
+	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if !found || err != nil || len(b) != sha256.Size {
+		return address, digest, false
+	}
+	if more {
+		rest = "/" + rest
+	}
+	return before + rest, [sha256.Size]byte(b), true
+}
 
 // EnrollRequest asks the hub for credentials: for the first time with a join token (PathEnroll) or a claim code
 // (PathClaim), later with the member's key alone (PathRenew).
@@ -57,8 +87,11 @@ type EnrollResponse struct {
 	HubTime   int64 `json:"hubTime"`
 	NotBefore int64 `json:"notBefore"`
 	Expires   int64 `json:"expires"`
-	// CA is the hub's certificate authority in PEM.
+	// CA is the hub's certificate authority in PEM: the one that it serves with.
 	CA string `json:"ca"`
+	// Authorities are all that the member is to trust from now on, in PEM, CA among them: two while one takes
+	// the place of the other. A hub that is older leaves it empty, and the member's trust as it is.
+	Authorities string `json:"authorities,omitempty"`
 	// BusURLs are where the bus is reached; empty means PathBus of the hub's own port.
 	BusURLs []string `json:"busURLs,omitempty"`
 	// ServingCertificate is the certificate chain of the gateway in PEM, for ServingKey. It is made anew with

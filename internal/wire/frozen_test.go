@@ -59,6 +59,14 @@ func frozen() map[string]any {
 			Protocol: 1, Site: "shop-1", Member: "m-1", Certificate: "PEM", BusCredential: "JWT", HubTime: 100, NotBefore: 90,
 			Expires: 1000, CA: "PEM", BusURLs: []string{"nats://hub:4222"}, ServingCertificate: "PEM", GatewayCA: "PEM",
 		},
+		"enroll-response-authorities.json": EnrollResponse{
+			Protocol: 1, Site: "shop-1", Member: "m-1", Certificate: "PEM", BusCredential: "JWT", HubTime: 100, NotBefore: 90,
+			Expires: 1000, CA: "PEM", Authorities: "PEMPEM",
+		},
+		"alive-reason.json": Alive{Sequence: 12, Leaving: true, Reason: fleet.LeavingReboot},
+		"report-neighbours.json": Report{
+			Protocol: 1, Site: "shop-1", Member: "m-1", Epoch: "SITE", Sequence: 12, Neighbours: map[fleet.SiteName]bool{"shop-2": true, "shop-3": false},
+		},
 		"events.json": EventBatch{
 			Protocol: 1, Site: "shop-1", Member: "m-1", Epoch: "SITE",
 			Records: []EventRecord{
@@ -140,6 +148,33 @@ func TestFrozenSubjects(t *testing.T) {
 	}
 	if diff := cmp.Diff(string(want), strings.Join(lines, "")); diff != "" {
 		t.Errorf("protocol version %d names something differently (-frozen +now):\n%s", Protocol, diff)
+	}
+}
+
+// TestFrozenPin: who reads an address of the hub and who wrote it may be releases apart.
+func TestFrozenPin(t *testing.T) {
+	digest := [32]byte{1, 2, 3}
+	const address, pinned = "https://hub.example.com:7443", "https://hub.example.com:7443/ca/AQIDAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+	if got := WithPin(address, digest); got != pinned {
+		t.Errorf("it is written as %s", got)
+	}
+	tests := []struct {
+		reason, path, without string
+		ok                    bool
+	}{
+		{"an address", pinned, address, true},
+		{"a path of it", pinned + "/enroll/v1/join", address + "/enroll/v1/join", true},
+		{"a path of the hub's own", "/ca/AQIDAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA/v2/", "/v2/", true},
+		{"none", address, address, false},
+		{"no digest", "/ca/x/v2/", "/ca/x/v2/", false},
+		{"a digest that is cut short", pinned[:len(pinned)-2], pinned[:len(pinned)-2], false},
+		{"nothing after it", "/ca/", "/ca/", false},
+	}
+	for _, tt := range tests {
+		without, got, ok := CutPin(tt.path)
+		if without != tt.without || ok != tt.ok || ok && got != digest {
+			t.Errorf("%s: %s, %x, %v", tt.reason, without, got, ok)
+		}
 	}
 }
 

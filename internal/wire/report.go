@@ -27,6 +27,8 @@ type Report struct {
 	Hardware fleet.Hardware `json:"hardware"`
 	// Gateway is the URL at which this site answers its callers, empty when it has no gateway.
 	Gateway string `json:"gateway,omitempty"`
+	// Neighbours are the sites on the same network that this one looks for, and whether it hears them.
+	Neighbours map[fleet.SiteName]bool `json:"neighbours,omitempty"`
 	// Problems are faults of the agent itself, by module, in words for people.
 	Problems map[string]string `json:"problems,omitempty"`
 	// Modules holds each module's own report by section name.
@@ -59,11 +61,17 @@ func DecodeReport(data []byte) (Report, error) {
 	if err := r.Member.Validate(); err != nil {
 		return Report{}, fmt.Errorf("report: %w: %w", err, ErrMessage)
 	}
+	if len(r.Neighbours) > MaxNeighbours {
+		return Report{}, fmt.Errorf("report of site %q: %d neighbours, at most %d: %w", r.Site, len(r.Neighbours), MaxNeighbours, ErrMessage)
+	}
 	if r.Epoch == "" || r.Sequence == 0 {
 		return Report{}, fmt.Errorf("report of site %q: epoch and sequence must be set: %w", r.Site, ErrMessage)
 	}
 	return r, nil
 }
+
+// MaxNeighbours bounds the neighbours of one site.
+const MaxNeighbours = 16
 
 // AliveSeconds is how often a member says that it is there.
 const AliveSeconds = 10
@@ -74,4 +82,6 @@ type Alive struct {
 	Sequence uint64 `json:"sequence"`
 	// Leaving says that the member stops now, in order.
 	Leaving bool `json:"leaving,omitempty"`
+	// Reason says why, when the member leaves and knows.
+	Reason fleet.Leaving `json:"reason,omitempty"`
 }

@@ -33,7 +33,11 @@ func TestAdjacentReleases(t *testing.T) {
 	} {
 		t.Run(row.reason, func(t *testing.T) {
 			h := fleettest.StartHub(t, row.bin, fleettest.NewDir(t), "--addr", "127.0.0.1:0", "--kube-addr", "127.0.0.1:0")
-			dir := h.Join(t, "box-1")
+			if row.bin.Skerry == programs.Skerry {
+				h.Token(t, "other") // it is up
+				h.Skerry(t, "hub", "ca", "add")
+			}
+			dir := h.Join(t, "box-1") // also an agent that knows of one authority alone
 			h.Skerry(t, "label", "site", "box-1", "kind=shop")
 			site, err := fleettest.StatusIn(dir)
 			must(t, err)

@@ -47,6 +47,7 @@ func TestFleet(t *testing.T) {
 	t.Run("tasks and schedules", func(t *testing.T) { tasks(t, f) })
 	t.Run("a fourth site joins, runs, and is cut off", func(t *testing.T) { fourthSite(t, f) })
 	t.Run("hardware is replaced under one name", func(t *testing.T) { replaced(t, f) })
+	t.Run("machines boot with a file and nobody", func(t *testing.T) { firstBoot(t, f) })
 	t.Run("a second hub on one directory says so", func(t *testing.T) {
 		out, err := f.TrySkerry("hub", "run", "--data-dir", f.Dir)
 		if err == nil || !strings.Contains(out, "in use by another process") {

@@ -84,7 +84,7 @@ func tasks(t *testing.T, f *fleettest.Fleet) {
 
 	t.Run("a site that is away holds up nobody, and runs it when it returns", func(t *testing.T) {
 		for name, bundle := range map[string]string{"here": "chore:1.0.0", "here-wasm": "chore-wasm:1.0.0"} {
-			out := f.Skerry(t, "task", "run", name, "--bundle", bundle, "--sites", "crew=a", "--output", "--", "hello")
+			out := f.Skerry(t, "task", "run", name, "--bundle", bundle, "--sites", "crew=a", "--logs", "--", "hello")
 			for _, want := range []string{"1 of 3 sites are away", "hello at shop-1 by " + name, "hello at shop-2 by " + name} {
 				if !strings.Contains(out, want) {
 					t.Errorf("%s lacks %q:\n%s", name, want, out)
@@ -100,7 +100,7 @@ func tasks(t *testing.T, f *fleettest.Fleet) {
 				}
 				return ""
 			})
-			if out := f.Skerry(t, "task", "results", name, "--output"); !strings.Contains(out, "==> far-1 <==\nhello at far-1 by "+name+"\n") {
+			if out := f.Skerry(t, "task", "results", name, "--logs"); !strings.Contains(out, "==> far-1 <==\nhello at far-1 by "+name+"\n") {
 				t.Errorf("output of %s:\n%s", name, out)
 			}
 		}

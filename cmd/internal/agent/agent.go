@@ -10,9 +10,11 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +26,8 @@ import (
 	"github.com/skerry-dev/skerry/internal/app/task"
 	"github.com/skerry-dev/skerry/internal/app/tasksite"
 	"github.com/skerry-dev/skerry/internal/app/wasm"
+	"github.com/skerry-dev/skerry/internal/delivery"
+	"github.com/skerry-dev/skerry/internal/delivery/deliverysite"
 	"github.com/skerry-dev/skerry/internal/enroll"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollsite"
 	"github.com/skerry-dev/skerry/internal/fleet"
@@ -36,27 +40,46 @@ import (
 	"github.com/skerry-dev/skerry/internal/sitecli"
 	"github.com/skerry-dev/skerry/internal/store"
 	"github.com/skerry-dev/skerry/internal/telemetry"
+	"github.com/skerry-dev/skerry/internal/upkeep"
+	"github.com/skerry-dev/skerry/internal/upkeep/supervise"
+	"github.com/skerry-dev/skerry/internal/upkeep/upkeepsite"
 	"github.com/skerry-dev/skerry/internal/wire"
 )
 
+// parts are what features are made of, beside the identity.
+type parts struct {
+	// processes and schedules are parts of the store: what runs, and what wasm schedules ran when.
+	processes     *store.Bucket
+	schedules     *store.Bucket
+	clock         *sitetime.Clock
+	fetcher       *deliverysite.Fetcher
+	neighbourAddr string
+	upgrade       upkeepsite.Options
+}
+
 // features are the site's halves, in the order of their start: secrets are there before the apps that come
 // back with them. A new capability is one line here.
-func features(identity *enrollsite.Identity, parts parts) []site.Maker {
+func features(identity *enrollsite.Identity, p parts) []site.Maker {
 	var secrets *secretsite.Module
 	var apps *appsite.Module
 	return []site.Maker{
+		{Name: enroll.SectionName, New: func(h *site.Host) (site.Module, error) { return enrollsite.NewModule(h, identity), nil }},
+		{Name: upkeep.SectionName, New: func(h *site.Host) (site.Module, error) { return upkeepsite.New(h, p.upgrade), nil }},
+		{Name: delivery.SectionName, New: func(h *site.Host) (site.Module, error) {
+			return deliverysite.New(h, deliverysite.Options{Key: identity.Key(), Listen: p.neighbourAddr, Fetcher: p.fetcher}), nil
+		}},
 		{Name: secret.SectionName, New: func(h *site.Host) (site.Module, error) {
 			secrets = secretsite.New(h, identity.Member(), identity.SealKey())
 			return secrets, nil
 		}},
 		{Name: app.SectionName, New: func(h *site.Host) (site.Module, error) {
-			programs, err := process.New(process.Options{Log: h.Log.With("runtime", app.RuntimeProcess), StateDir: h.Dir, Bucket: parts.processes})
+			programs, err := process.New(process.Options{Log: h.Log.With("runtime", app.RuntimeProcess), StateDir: h.Dir, Bucket: p.processes})
 			if err != nil {
 				return nil, err
 			}
 			modules, err := wasm.New(wasm.Options{
 				Log: h.Log.With("runtime", app.RuntimeWasm), Metrics: h.Metrics, CacheDir: filepath.Join(h.Dir, "compiled"),
-				Clock: parts.clock.Now, Schedules: parts.schedules,
+				Clock: p.clock.Now, Schedules: p.schedules,
 			})
 			if err != nil {
 				return nil, err
@@ -65,18 +88,12 @@ func features(identity *enrollsite.Identity, parts parts) []site.Maker {
 			return apps, nil
 		}},
 		{Name: task.SectionName, New: func(h *site.Host) (site.Module, error) {
-			return tasksite.New(h, apps, tasksite.Options{Clock: parts.clock.Now}), nil
+			return tasksite.New(h, apps, tasksite.Options{Clock: p.clock.Now}), nil
 		}},
 	}
 }
 
-// parts are what features share, beside what each is given.
-type parts struct {
-	// processes and schedules are parts of the store: what runs, and what wasm schedules ran when.
-	processes, schedules *store.Bucket
-	clock                *sitetime.Clock
-}
-
+// openParts opens what features keep beside what each is given.
 func openParts(db *store.Store, identity *enrollsite.Identity, log *slog.Logger) (p parts, err error) {
 	if p.processes, err = db.Bucket("runtime/" + app.RuntimeProcess); err != nil {
 		return p, err
@@ -176,12 +193,17 @@ func newLog(w io.Writer, o sitecli.RunOptions) (*slog.Logger, error) {
 // identify reads who this member is, or joins with the token. A token beside an identity that the hub still
 // takes is not used: a machine that is started twice by the same command joins once.
 func identify(ctx context.Context, log *slog.Logger, o sitecli.RunOptions, options enrollsite.Options) (*enrollsite.Identity, error) {
+	options.ExtraCA = []byte(o.CA)
 	if o.CAFile != "" {
 		pem, err := os.ReadFile(o.CAFile)
 		if err != nil {
 			return nil, fmt.Errorf("read --ca-file: %w", err)
 		}
-		options.ExtraCA = pem
+		options.ExtraCA = append(append(options.ExtraCA, '\n'), pem...)
+	}
+	var err error
+	if options.Proxy, err = proxy(o); err != nil {
+		return nil, err
 	}
 	identity, err := enrollsite.Open(options)
 	if err == nil && (o.Join == "" || !refused(ctx, identity)) {
@@ -202,7 +224,32 @@ func identify(ctx context.Context, log *slog.Logger, o sitecli.RunOptions, optio
 		return nil, err
 	}
 	log.Info("joined", "site", identity.Site(), "member", identity.Member())
+	joined(log, o)
 	return identity, nil
+}
+
+func joined(log *slog.Logger, o sitecli.RunOptions) {
+	if o.Joined != nil {
+		o.Joined(log)
+	}
+}
+
+// Joined reports whether a data directory is that of a machine that has joined.
+func Joined(dataDir string) bool {
+	_, err := os.Stat(filepath.Join(dataDir, enrollsite.IdentityFile))
+	return err == nil
+}
+
+// proxy returns which proxy leads to the hub; nil when the environment decides.
+func proxy(o sitecli.RunOptions) (func(*url.URL) (*url.URL, error), error) {
+	if o.Proxy == "" {
+		return nil, nil
+	}
+	u, err := url.Parse(o.Proxy)
+	if err != nil {
+		return nil, errors.New("--proxy: it is no URL") // which may hold a password
+	}
+	return func(*url.URL) (*url.URL, error) { return u, nil }, nil
 }
 
 // claim waits until a person says which site this machine is.
@@ -216,6 +263,7 @@ func claim(ctx context.Context, log *slog.Logger, o sitecli.RunOptions, options 
 		return nil, err
 	}
 	log.Info("joined", "site", identity.Site(), "member", identity.Member(), "by", code)
+	joined(log, o)
 	return identity, nil
 }
 
@@ -236,9 +284,13 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 	defer cancel(nil)
 	metrics := telemetry.NewRegistry()
 	links := &linkRelay{}
+	viaProxy, err := proxy(o)
+	if err != nil {
+		return err
+	}
 	bus, err := natsbus.Connect(ctx, natsbus.Options{
 		URLs: identity.BusURLs(), TLS: identity.TLSConfig(), Credentials: identity.Credentials, Sign: identity.Sign,
-		InboxPrefix: wire.InboxPrefix(identity.Site(), identity.Member()), Name: string(identity.Site()),
+		InboxPrefix: wire.InboxPrefix(identity.Site(), identity.Member()), Name: string(identity.Site()), Proxy: viaProxy,
 		Log: log.With("component", "bus"),
 		OnLink: func(connected bool, err error) {
 			if errors.Is(err, wire.ErrForbidden) {
@@ -255,12 +307,25 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 	if err != nil {
 		return err
 	}
+	fetcher := deliverysite.NewFetcher(site.NewHTTPFetcher(hubClient(identity, viaProxy), identity.HubURLs), identity.Now)
+	var restarts atomic.Bool // another agent follows this one at once
+	parts.fetcher, parts.neighbourAddr = fetcher, o.NeighbourAddr
+	parts.upgrade = upkeepsite.Options{
+		DataDir: o.DataDir, Version: version, Supervised: os.Getenv(supervise.Env) != "",
+		Switch: func() { restarts.Store(true); cancel(nil) },
+	}
 	agent, err := site.New(site.Options{
 		Site: identity.Site(), Member: identity.Member(), Dir: o.DataDir, Store: db, Bus: bus,
-		Fetcher: site.NewHTTPFetcher(hubClient(identity), identity.HubURLs),
+		Fetcher: fetcher,
 		Gateway: func(h *site.Host) (site.Gateway, error) { return gateway(h, o, servingTLS) },
 		Modules: features(identity, parts),
 		Version: version, Log: log, Metrics: metrics, Forget: identity.Forget,
+		Leaving: func() fleet.Leaving {
+			if restarts.Load() {
+				return fleet.LeavingRestart
+			}
+			return leaving()
+		},
 	})
 	if err != nil {
 		return err
@@ -288,9 +353,13 @@ func gateway(h *site.Host, o sitecli.RunOptions, servingTLS *tls.Config) (site.G
 }
 
 // hubClient fetches content from the hub's port as this member.
-func hubClient(identity *enrollsite.Identity) *http.Client {
+func hubClient(identity *enrollsite.Identity, viaProxy func(*url.URL) (*url.URL, error)) *http.Client {
+	choose := http.ProxyFromEnvironment
+	if viaProxy != nil {
+		choose = func(r *http.Request) (*url.URL, error) { return viaProxy(r.URL) }
+	}
 	return &http.Client{Transport: &http.Transport{
-		Proxy: http.ProxyFromEnvironment, TLSClientConfig: identity.TLSConfig(),
+		Proxy: choose, TLSClientConfig: identity.TLSConfig(),
 		ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 4,
 	}}
 }

@@ -29,7 +29,7 @@ const retryAfter = 10 * time.Minute
 type Schedule struct {
 	// Dir is made, mode 0700, when there is none.
 	Dir string
-	// Every is the time between two backups, counted over restarts; Keep how many stay.
+	// Every is the time between two backups, counted over restarts; Keep how many stay. Without Dir there are none.
 	Every time.Duration
 	Keep  int
 	// Save writes one backup.
@@ -42,7 +42,8 @@ type Schedule struct {
 	failures prometheus.Counter
 }
 
-// Register makes the schedule's metrics visible. It is called once, before Run.
+// Register makes the schedule's metrics visible, also those of one without Dir: an interval of zero says that none is
+// asked for. It is called once, before Run.
 func (s *Schedule) Register(metrics prometheus.Registerer) error {
 	s.success = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "skerry_hub_backup_last_success_timestamp_seconds",
@@ -51,7 +52,13 @@ func (s *Schedule) Register(metrics prometheus.Registerer) error {
 	s.failures = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "skerry_hub_backup_failures_total", Help: "Scheduled backups of the hub that failed.",
 	})
-	if err := errors.Join(metrics.Register(s.success), metrics.Register(s.failures)); err != nil {
+	every := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "skerry_hub_backup_interval_seconds", Help: "Time between two scheduled backups of the hub; zero when none is asked for.",
+	})
+	if s.Dir != "" {
+		every.Set(s.Every.Seconds())
+	}
+	if err := errors.Join(metrics.Register(s.success), metrics.Register(s.failures), metrics.Register(every)); err != nil {
 		return fmt.Errorf("metrics of backups: %w", err)
 	}
 	return nil

@@ -82,6 +82,7 @@ func (f *Feature) binary(w http.ResponseWriter, r *http.Request) {
 
 var installScript = template.Must(template.New("install").Parse(`#!/bin/sh
 # Installs Skerry's agent on this machine and joins it to its site: sh install.sh TOKEN [FLAGS OF skerry-site install]
+# Without a token the agent joins by the configuration that it finds, such as /etc/skerry/site.yaml.
 set -eu
 case "$(uname -s) $(uname -m)" in
 {{- range .Agents}}
@@ -92,12 +93,12 @@ esac
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 # The digest says whether it is the right one, whatever the certificate says.
-curl -fsSk "{{.URL}}/install/$name" -o "$dir/skerry-site"
+curl -fsSk --retry 5 "{{.URL}}/install/$name" -o "$dir/skerry-site"
 echo "$digest  $dir/skerry-site" | sha256sum -c >/dev/null || { echo "the agent that arrived is not the hub's" >&2; exit 1; }
 chmod 755 "$dir/skerry-site"
-SKERRY_JOIN_TOKEN=$1
+SKERRY_JOIN_TOKEN=${1-}
 export SKERRY_JOIN_TOKEN
-shift
+[ $# -eq 0 ] || shift
 "$dir/skerry-site" install "$@"
 `))
 

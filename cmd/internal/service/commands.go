@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/skerry-dev/skerry/internal/sitecli"
+	"github.com/skerry-dev/skerry/internal/upkeep/slots"
 )
 
 // Options are what the commands of a service share.
@@ -36,7 +37,7 @@ func (o Options) site(root, dir string, args []string) Service {
 		Name: siteUnit, Program: o.Program, Description: "Skerry site agent", Root: root, Out: o.Out, Start: true,
 		// Apps have users of their own, which must pass through to their files.
 		DataDir: dir, DataMode: 0o711, Delegate: true,
-		Args: append(append(append([]string{}, o.Prefix...), "run", "--data-dir", dir), args...),
+		Args: append(append(append([]string{}, o.Prefix...), "supervise", "--data-dir", dir, "--"), args...),
 	}
 }
 
@@ -67,6 +68,10 @@ func SiteCommands(o Options) []*cobra.Command {
 					return fmt.Errorf("join: %w", err)
 				}
 				fmt.Fprintln(o.Out, "joined")
+			}
+			// What is installed now runs, and not what the hub upgraded an earlier one to.
+			if err := slots.Reset(s.at(dir)); err != nil {
+				return err
 			}
 			return s.Install(cmd.Context())
 		},

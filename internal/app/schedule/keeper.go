@@ -140,7 +140,7 @@ func (k *Keeper) step(runs context.Context) time.Duration {
 	now, known := k.o.Clock()
 	if !known {
 		k.set(func(s *State) {
-			s.Paused, s.Next = "the time is not known: neither did the hub tell it yet, nor has the machine a clock that can be trusted", time.Time{}
+			s.Paused, s.Next = "schedules wait: the time is not known, as the hub did not tell it yet and the machine's clock cannot be trusted", time.Time{}
 		})
 		return maxWait
 	}

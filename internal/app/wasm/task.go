@@ -163,10 +163,10 @@ func (i *instance) makeKeepers() []*schedule.Keeper {
 
 func (i *instance) remarkPaused(name, why string) {
 	if why == "" {
-		i.remark("SchedulePaused/"+name, "")
+		i.remark("Clock", "")
 		return
 	}
-	i.remark("SchedulePaused/"+name, "%s", why)
+	i.remark("Clock", "%s", why)
 }
 
 // wake makes schedules look at the clock.

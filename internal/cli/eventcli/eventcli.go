@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -133,7 +132,7 @@ func run(ctx context.Context, hub *hubclient.Client, query url.Values, out io.Wr
 // maxLine bounds one entry as it travels.
 const maxLine = 64 << 10
 
-// show prints entries: those that came together in one table, so that its columns stand below each other.
+// show prints entries, those that came together at once.
 func show(r io.Reader, out io.Writer, print func(io.Writer, []event.Entry) error) error {
 	in := bufio.NewReaderSize(r, maxLine)
 	var together []event.Entry
@@ -159,6 +158,9 @@ func show(r io.Reader, out io.Writer, print func(io.Writer, []event.Entry) error
 	}
 }
 
+// row has columns of fixed widths, so that what comes later stands below what came before.
+const row = "%-19s  %-16s  %-6s  %-14s  %-24s  %s\n"
+
 // printer returns what prints entries in the form that was asked for.
 func printer(output string, zone *time.Location) (func(io.Writer, []event.Entry) error, error) {
 	switch output {
@@ -168,15 +170,16 @@ func printer(output string, zone *time.Location) (func(io.Writer, []event.Entry)
 			if len(entries) == 0 {
 				return nil
 			}
-			t := tabwriter.NewWriter(w, 20, 0, 2, ' ', 0)
 			if !header {
 				header = true
-				fmt.Fprintln(t, "TIME\tSITE\tCLASS\tREASON\tAPP\tMESSAGE")
+				fmt.Fprintf(w, row, "TIME", "SITE", "CLASS", "REASON", "APP", "MESSAGE")
 			}
 			for _, e := range entries {
-				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", when(e, zone), e.Site, e.Class, e.Reason, about(e), said(e))
+				if _, err := fmt.Fprintf(w, row, when(e, zone), e.Site, e.Class, e.Reason, about(e), said(e)); err != nil {
+					return err
+				}
 			}
-			return t.Flush()
+			return nil
 		}, nil
 	case "json":
 		return func(w io.Writer, entries []event.Entry) error {

@@ -3,7 +3,9 @@ package taskcli
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,6 +13,8 @@ import (
 	"golang.org/x/term"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
 
 	"github.com/skerry-dev/skerry/api/v1alpha1"
 	"github.com/skerry-dev/skerry/internal/app/task"
@@ -19,7 +23,7 @@ import (
 // runFlags are those of "task run".
 type runFlags struct {
 	bundle, app, sites string
-	all, wait, output  bool
+	all, wait, logs    bool
 	command            string
 	env                []string
 	deadline, startIn  time.Duration
@@ -38,7 +42,7 @@ func newRun(d Deps) *cobra.Command {
 			"away run it when they return, unless --start-within is over by then.\n\n" +
 			"A NAME that ends in '-' gets a random ending.",
 		Example: "  skerry task run clean-1 --app shop --sites zone=eu -- --older-than 30d\n" +
-			"  skerry task run probe- --bundle probe:1.2.0 --all --deadline 30s --output",
+			"  skerry task run probe- --bundle probe:1.2.0 --all --deadline 30s --logs",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if dash := cmd.ArgsLenAtDash(); dash != 1 && (dash >= 0 || len(args) != 1) {
@@ -54,7 +58,7 @@ func newRun(d Deps) *cobra.Command {
 	flags := c.Flags()
 	flags.StringVar(&f.bundle, "bundle", "", "what to run: NAME:VERSION or NAME@sha256:DIGEST, as `skerry push` prints it")
 	flags.StringVar(&f.app, "app", "", "run in the release, configuration, data and secrets that this app has at each site")
-	flags.StringVarP(&f.sites, "sites", "l", "", "label selector of the sites, such as zone=eu,kind!=test")
+	flags.StringVar(&f.sites, "sites", "", "label selector of the sites, such as zone=eu,kind!=test")
 	flags.BoolVar(&f.all, "all", false, "at every site that the namespace is granted")
 	flags.StringVar(&f.command, "command", "", "program, or module, of the bundle to run in place of its own")
 	flags.StringArrayVar(&f.env, "env", nil, "NAME=VALUE to add to the environment; may be given again")
@@ -65,7 +69,7 @@ func newRun(d Deps) *cobra.Command {
 	flags.DurationVar(&f.ttl, "ttl", 24*time.Hour, "delete it with its results so long after its end; 0 keeps it")
 	flags.BoolVar(&f.wait, "wait", true, "wait for the sites that are connected")
 	flags.DurationVar(&f.timeout, "timeout", 0, "wait no longer than this; 0 for no bound. The task goes on")
-	flags.BoolVar(&f.output, "output", false, "print all that the sites kept of its output, too")
+	flags.BoolVar(&f.logs, "logs", false, "print all that the sites kept of its output, too")
 	return c
 }
 
@@ -77,7 +81,7 @@ func (f runFlags) task(d Deps, args []string) (*v1alpha1.Task, error) {
 	if (f.sites == "") == !f.all {
 		return nil, d.Hint(d.Usage(fmt.Errorf("give one of --sites and --all")), "`skerry get sites --show-labels` lists sites and labels")
 	}
-	selector, err := metav1.ParseToLabelSelector(f.sites)
+	selector, err := parseSelector(f.sites)
 	if err != nil {
 		return nil, d.Usage(fmt.Errorf("--sites %q: %w", f.sites, err))
 	}
@@ -122,6 +126,32 @@ func (f runFlags) task(d Deps, args []string) (*v1alpha1.Task, error) {
 		t.Spec.TTLAfterFinished = &metav1.Duration{Duration: f.ttl}
 	}
 	return t, nil
+}
+
+// parseSelector reads a selector as kubectl takes it; empty selects all.
+func parseSelector(text string) (*metav1.LabelSelector, error) {
+	requirements, err := labels.ParseToRequirements(text)
+	if err != nil {
+		return nil, err
+	}
+	out := &metav1.LabelSelector{}
+	for _, r := range requirements {
+		e := metav1.LabelSelectorRequirement{Key: r.Key(), Values: slices.Sorted(maps.Keys(r.Values()))}
+		switch r.Operator() {
+		case selection.Equals, selection.DoubleEquals, selection.In:
+			e.Operator = metav1.LabelSelectorOpIn
+		case selection.NotEquals, selection.NotIn:
+			e.Operator = metav1.LabelSelectorOpNotIn
+		case selection.Exists:
+			e.Operator = metav1.LabelSelectorOpExists
+		case selection.DoesNotExist:
+			e.Operator = metav1.LabelSelectorOpDoesNotExist
+		default:
+			return nil, fmt.Errorf("%q cannot be used to select sites", r.Operator())
+		}
+		out.MatchExpressions = append(out.MatchExpressions, e)
+	}
+	return out, nil
 }
 
 // watchEvery is how often the results are asked for.
@@ -179,7 +209,7 @@ func run(ctx context.Context, d Deps, t *v1alpha1.Task, f runFlags) error {
 	if err := printResults(d.Streams.Out, r, time.Now()); err != nil {
 		return err
 	}
-	if f.output {
+	if f.logs {
 		fmt.Fprintln(d.Streams.Out)
 		if err := showOutput(ctx, d, hub, r, 0); err != nil {
 			return err
@@ -232,7 +262,7 @@ func judge(d Deps, r task.Results) error {
 		fmt.Fprintf(d.Streams.ErrOut, "%d of %d sites are away: they run it when they return; `skerry task results %s` shows them\n", away, len(r.Sites), r.Name)
 	}
 	if bad > 0 {
-		return d.Hint(fmt.Errorf("%d of %d sites: %w", bad, len(r.Sites), ErrSites), "`skerry task results %s --output` shows all that they printed", r.Name)
+		return d.Hint(fmt.Errorf("%d of %d sites: %w", bad, len(r.Sites), ErrSites), "`skerry task results %s --logs` shows all that they printed", r.Name)
 	}
 	return nil
 }

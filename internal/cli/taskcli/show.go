@@ -23,14 +23,14 @@ import (
 
 func newResults(d Deps) *cobra.Command {
 	var form string
-	var output bool
+	var logs bool
 	var run int
 	c := &cobra.Command{
 		Use:   "results NAME",
 		Short: "Show what became of a task at each of its sites",
 		Long: "Show what became of a task at each of its sites, or of the runs of a schedule (crontask/NAME): how it ended, when,\n" +
-			"after how many tries, and the end of what it printed. With --output, all that the sites kept of it.",
-		Example: "  skerry task results clean-1\n  skerry task results crontask/backup --run 1 --output",
+			"after how many tries, and the end of what it printed. With --logs, all that the sites kept of it.",
+		Example: "  skerry task results clean-1\n  skerry task results crontask/backup --run 1 --logs",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if form != "table" && form != "json" {
@@ -49,7 +49,7 @@ func newResults(d Deps) *cobra.Command {
 				return err
 			}
 			switch {
-			case output:
+			case logs:
 				return showOutput(cmd.Context(), d, hub, r, run)
 			case form == "json":
 				enc := json.NewEncoder(d.Streams.Out)
@@ -59,8 +59,8 @@ func newResults(d Deps) *cobra.Command {
 			return printResults(d.Streams.Out, r, time.Now())
 		},
 	}
-	c.Flags().StringVarP(&form, "format", "o", "table", "table or json")
-	c.Flags().BoolVar(&output, "output", false, "print all that each site kept of its output, site by site")
+	c.Flags().StringVarP(&form, "output", "o", "table", "table or json")
+	c.Flags().BoolVar(&logs, "logs", false, "print all that each site kept of its output, site by site")
 	c.Flags().IntVar(&run, "run", 0, "of a schedule: which run's output, the newest being 0")
 	return c
 }

@@ -46,7 +46,7 @@ func New(d Deps) *cobra.Command {
 		Use:   "task",
 		Short: "Run something once at many sites, and see what became of it",
 		Example: "  skerry task run clean-1 --app shop --sites zone=eu -- --older-than 30d\n" +
-			"  skerry task list\n  skerry task results clean-1 --output",
+			"  skerry task list\n  skerry task results clean-1 --logs",
 		Args: cobra.ArbitraryArgs,
 		RunE: d.Group,
 	}

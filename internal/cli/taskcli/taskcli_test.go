@@ -60,8 +60,10 @@ func TestTaskOfFlags(t *testing.T) {
 				Deadline: &metav1.Duration{Duration: 90 * time.Second}, Retries: 2,
 			},
 			Placement: v1alpha1.Placement{Sites: metav1.LabelSelector{
-				MatchLabels:      map[string]string{"zone": "eu"},
-				MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "kind", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"test"}}},
+				MatchExpressions: []metav1.LabelSelectorRequirement{
+					{Key: "kind", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"test"}},
+					{Key: "zone", Operator: metav1.LabelSelectorOpIn, Values: []string{"eu"}},
+				},
 			}},
 			Parallelism: 3, TTLAfterFinished: &metav1.Duration{Duration: time.Hour},
 		},

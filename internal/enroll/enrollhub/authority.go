@@ -11,6 +11,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -36,102 +37,106 @@ const (
 	skew = 5 * time.Minute
 )
 
-// Authority is the hub's certificate authority: the one that members pin. It is safe for concurrent use.
-type Authority struct {
+// signer is one certificate authority: its certificate and key.
+type signer struct {
 	key  *ecdsa.PrivateKey
 	cert *x509.Certificate
-	now  func() time.Time
 }
 
-// OpenAuthority reads the authority below dir (ca.pem, mode 0600), making it at the first
-// start. now is the hub's clock.
-func OpenAuthority(dir string, now func() time.Time) (*Authority, error) {
-	a := &Authority{now: now}
-	path := filepath.Join(dir, "ca.pem")
-	if err := a.open(path, "Skerry hub authority"); err != nil {
-		return nil, fmt.Errorf("the hub's authority in %s: %w: restore the file from a backup, or every site must join anew", path, err)
+// openSigner reads the authority in the file at path, making one of that name when there is no file.
+func openSigner(path, name string, now time.Time) (*signer, error) {
+	s, err := readSigner(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return s, err
 	}
-	return a, nil
+	if s, err = newSigner(name, now); err != nil {
+		return nil, err
+	}
+	return s, s.write(path)
 }
 
-// open reads the authority in the file at path, making one of that name when there is no file.
-func (a *Authority) open(path, name string) error {
+func readSigner(path string) (*signer, error) {
 	data, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return a.create(path, name)
-	case err != nil:
-		return err
+	if err != nil {
+		return nil, err
 	}
-	return a.parse(data)
+	return parseSigner(data)
 }
 
-func (a *Authority) create(path, name string) (err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("make directory: %w", err)
-	}
-	if a.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
-		return fmt.Errorf("make key: %w", err)
+func newSigner(name string, now time.Time) (*signer, error) {
+	s := &signer{}
+	var err error
+	if s.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		return nil, fmt.Errorf("make key: %w", err)
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial(),
 		Subject:      pkix.Name{CommonName: name},
-		NotBefore:    a.now().Add(-skew), NotAfter: a.now().Add(authorityLife),
+		NotBefore:    now.Add(-skew), NotAfter: now.Add(authorityLife),
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
 		KeyUsage: x509.KeyUsageCertSign,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, a.key.Public(), a.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, s.key.Public(), s.key)
 	if err != nil {
-		return fmt.Errorf("make certificate: %w", err)
+		return nil, fmt.Errorf("make certificate: %w", err)
 	}
-	if a.cert, err = x509.ParseCertificate(der); err != nil {
-		return fmt.Errorf("make certificate: %w", err)
+	if s.cert, err = x509.ParseCertificate(der); err != nil {
+		return nil, fmt.Errorf("make certificate: %w", err)
 	}
-	key, err := x509.MarshalPKCS8PrivateKey(a.key)
+	return s, nil
+}
+
+// write keeps both in one file, so that a crash cannot leave the one without the other.
+func (s *signer) write(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("make directory: %w", err)
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(s.key)
 	if err != nil {
 		return fmt.Errorf("encode key: %w", err)
 	}
-	// Both in one file, so that a crash cannot leave the one without the other.
-	both := append(a.PEM(), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)
-	return writeFile(path, both)
+	return writeFile(path, append(s.pem(), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...))
 }
 
-func (a *Authority) parse(data []byte) error {
+func parseSigner(data []byte) (*signer, error) {
+	s := &signer{}
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		switch block.Type {
 		case "CERTIFICATE":
 			cert, err := x509.ParseCertificate(block.Bytes)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			a.cert = cert
+			s.cert = cert
 		case "PRIVATE KEY":
 			key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			a.key, _ = key.(*ecdsa.PrivateKey)
+			s.key, _ = key.(*ecdsa.PrivateKey)
 		}
 	}
-	if a.cert == nil || a.key == nil {
-		return errors.New("certificate or key is missing")
+	if s.cert == nil || s.key == nil {
+		return nil, errors.New("certificate or key is missing")
 	}
-	if !a.key.PublicKey.Equal(a.cert.PublicKey) {
-		return errors.New("certificate and key do not belong together")
+	if !s.key.PublicKey.Equal(s.cert.PublicKey) {
+		return nil, errors.New("certificate and key do not belong together")
 	}
-	return nil
+	return s, nil
 }
 
-// PEM returns the authority's certificate.
-func (a *Authority) PEM() []byte { return certPEM(a.cert.Raw) }
+func (s *signer) pem() []byte { return certPEM(s.cert.Raw) }
 
-// Fingerprint is the SHA-256 of the authority's certificate, which join tokens carry.
-func (a *Authority) Fingerprint() [sha256.Size]byte { return sha256.Sum256(a.cert.Raw) }
+func (s *signer) fingerprint() [sha256.Size]byte { return sha256.Sum256(s.cert.Raw) }
+
+func (s *signer) digest() string { return hex.EncodeToString(sum(s.cert.Raw)) }
+
+func sum(b []byte) []byte { d := sha256.Sum256(b); return d[:] }
 
 // Secret derives a key for one purpose from the authority's own, so that all hubs of one authority have
 // the same.
 func (a *Authority) Secret(purpose string) ([]byte, error) {
-	raw, err := a.key.Bytes()
+	raw, err := a.inUse().key.Bytes()
 	if err != nil {
 		return nil, fmt.Errorf("derive key: %w", err)
 	}
@@ -148,7 +153,8 @@ func (a *Authority) SignMember(site fleet.SiteName, member fleet.MemberID, key e
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key, a.key)
+	by := a.inUse()
+	der, err := x509.CreateCertificate(rand.Reader, template, by.cert, key, by.key)
 	if err != nil {
 		return nil, fmt.Errorf("sign certificate of site %q, member %q: %w", site, member, err)
 	}
@@ -169,14 +175,16 @@ func parseMemberURI(u *url.URL) (fleet.SiteName, fleet.MemberID, error) {
 	return site, member, errors.Join(site.Validate(), member.Validate())
 }
 
-// verifyMember returns whom the certificates name, when they chain to this authority at the hub's time.
+// verifyMember returns whom the certificates name, when they chain to an authority that is trusted, at the hub's time.
 func (a *Authority) verifyMember(presented []*x509.Certificate) (fleet.SiteName, fleet.MemberID, *x509.Certificate, error) {
 	if len(presented) == 0 {
 		return "", "", nil, errors.New("no client certificate")
 	}
 	leaf := presented[0]
 	roots := x509.NewCertPool()
-	roots.AddCert(a.cert)
+	for _, s := range a.trusted() {
+		roots.AddCert(s.cert)
+	}
 	_, err := leaf.Verify(x509.VerifyOptions{
 		Roots: roots, CurrentTime: a.now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
@@ -190,14 +198,15 @@ func (a *Authority) verifyMember(presented []*x509.Certificate) (fleet.SiteName,
 	return site, member, leaf, err
 }
 
-// Serving is the hub's own certificate, made anew when two thirds of its life are over. It is safe for
-// concurrent use.
+// Serving is the hub's own certificate, made anew when two thirds of its life are over or another authority is in
+// use. It is safe for concurrent use.
 type Serving struct {
 	authority *Authority
 	names     []string
 
 	mu    sync.Mutex
 	cert  *tls.Certificate
+	by    *signer // of cert
 	renew time.Time
 }
 
@@ -219,24 +228,24 @@ func (s *Serving) TLSConfig() *tls.Config {
 func (s *Serving) certificate() (*tls.Certificate, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.authority.now()
-	if s.cert != nil && now.Before(s.renew) {
+	now, by := s.authority.now(), s.authority.inUse()
+	if s.cert != nil && s.by == by && now.Before(s.renew) {
 		return s.cert, nil
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make key of the hub's port: %w", err)
 	}
-	cert, err := s.authority.signServing(s.names, key.Public(), now)
+	cert, err := by.signServing(s.names, key.Public(), now)
 	if err != nil {
 		return nil, err
 	}
-	s.cert = &tls.Certificate{Certificate: [][]byte{cert, s.authority.cert.Raw}, PrivateKey: key}
+	s.cert, s.by = &tls.Certificate{Certificate: [][]byte{cert, by.cert.Raw}, PrivateKey: key}, by
 	s.renew = now.Add(servingLife * 2 / 3)
 	return s.cert, nil
 }
 
-func (a *Authority) signServing(names []string, key crypto.PublicKey, now time.Time) ([]byte, error) {
+func (s *signer) signServing(names []string, key crypto.PublicKey, now time.Time) ([]byte, error) {
 	hub, err := url.Parse(wire.HubURI)
 	if err != nil {
 		return nil, fmt.Errorf("name of the hub: %w", err)
@@ -257,7 +266,7 @@ func (a *Authority) signServing(names []string, key crypto.PublicKey, now time.T
 			template.DNSNames = append(template.DNSNames, name)
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key, a.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, s.cert, key, s.key)
 	if err != nil {
 		return nil, fmt.Errorf("sign certificate of the hub's port: %w", err)
 	}
@@ -287,8 +296,20 @@ func writeFile(path string, data []byte) error {
 	if err == nil {
 		err = os.Rename(temp.Name(), path)
 	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
+}
+
+// syncDir makes a rename within dir survive a power cut: sites pin what stands there.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }

@@ -155,7 +155,7 @@ func (d *Desk) admitClaim(ctx context.Context, c Claim, request wire.EnrollReque
 // NewClaimCode makes a claim code that holds for ttl and lets at most limit claims stand at one time.
 func (d *Desk) NewClaimCode(ctx context.Context, store func(context.Context, CodeRecord) error, urls []string, ttl time.Duration, limit int) (enroll.ClaimCode, error) {
 	now := d.o.Now()
-	code := enroll.ClaimCode{Token: enroll.NewToken(urls, d.o.Authority.Fingerprint(), now)}
+	code := enroll.ClaimCode{Token: d.newSecret(urls, now)}
 	record := CodeRecord{ID: code.Token.ID, Hash: code.Token.Secret.Hash(), Expires: now.Add(ttl), Max: limit}
 	if err := store(ctx, record); err != nil {
 		return enroll.ClaimCode{}, fmt.Errorf("store claim code: %w", err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -34,16 +35,21 @@ type FeatureOptions struct {
 	Gateways *GatewayAuthority
 	BusURLs  []string
 	TTL      time.Duration
+	// OtherURLs are where sites reach the hub's port too, tried after its own.
+	OtherURLs []string
 }
 
 // Feature is enrolment as a feature of the hub.
 //
-// It reads and writes Site.status.members, Site.spec.revokedMembers, SiteClaims, and the Secrets of join tokens and
+// It reads and writes Site.status.members, authorities and authority, Site.spec.revokedMembers, SiteClaims, and the Secrets of join tokens and
 // claim codes.
 type Feature struct {
 	o    FeatureOptions
 	host *hub.Host
 	desk *Desk
+	// ctx ends with the hub.
+	ctx      context.Context
+	rotation *rotation
 }
 
 var _ hub.Feature = (*Feature)(nil)
@@ -55,7 +61,7 @@ func NewFeature(o FeatureOptions) *Feature { return &Feature{o: o} }
 func (f *Feature) Name() string { return "enroll" }
 
 // Setup implements hub.Feature.
-func (f *Feature) Setup(_ context.Context, h *hub.Host) error {
+func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 	fresh := h.Manager.GetAPIReader()
 	tokens := &secretTokens{fresh: fresh, writer: h.Client}
 	claims := &siteClaims{cached: h.Client, fresh: fresh, writer: h.Client}
@@ -67,7 +73,7 @@ func (f *Feature) Setup(_ context.Context, h *hub.Host) error {
 	if err != nil {
 		return err
 	}
-	f.host, f.desk = h, desk
+	f.host, f.desk, f.ctx, f.rotation = h, desk, ctx, &rotation{f: f}
 	if err := f.register(h.Metrics); err != nil {
 		return err
 	}
@@ -75,12 +81,23 @@ func (f *Feature) Setup(_ context.Context, h *hub.Host) error {
 	h.Public.HandleFunc("POST "+enroll.PathToken, f.token)
 	h.Public.HandleFunc("POST "+enroll.PathTokens, f.tokens)
 	h.Public.HandleFunc("POST "+enroll.PathClaimCodes, func(w http.ResponseWriter, r *http.Request) { f.claimCode(w, r, claims) })
+	h.Public.HandleFunc("GET "+enroll.PathAuthorities, f.rotation.authorities)
+	h.Public.HandleFunc("POST "+enroll.PathAuthorities, f.rotation.step)
 	h.OnSiteGone(f.siteGone)
 	err = ctrl.NewControllerManagedBy(h.Manager).Named("revocation").For(&v1alpha1.Site{}).Complete(f)
 	if err != nil {
 		return fmt.Errorf("set up revocation controller: %w", err)
 	}
-	return h.Manager.Add(manager.RunnableFunc(func(ctx context.Context) error { return f.sweep(ctx, tokens, claims) }))
+	changes := hub.NewNotifier()
+	h.Fleet.OnChange(changes.NotifySite)
+	err = ctrl.NewControllerManagedBy(h.Manager).Named("trust").For(&v1alpha1.Site{}).WatchesRawSource(changes.Source()).Complete(trustStatus{f})
+	if err != nil {
+		return fmt.Errorf("set up trust controller: %w", err)
+	}
+	return h.Manager.Add(manager.RunnableFunc(func(ctx context.Context) error {
+		defer f.rotation.nudges.Wait()
+		return f.sweep(ctx, tokens, claims)
+	}))
 }
 
 // Member returns which member made a request; see Desk.Member. Before Setup nobody is a member.
@@ -90,6 +107,9 @@ func (f *Feature) Member(r *http.Request) (fleet.SiteName, fleet.MemberID, error
 	}
 	return f.desk.Member(r)
 }
+
+// urls are the hub's addresses in a token, the first tried first.
+func (f *Feature) urls() []string { return append([]string{f.host.URL}, f.o.OtherURLs...) }
 
 // Reconcile cuts off the members that a Site says are revoked. It is idempotent, and runs for every Site
 // at the start, so that a bus which forgot learns again.
@@ -148,7 +168,7 @@ func (f *Feature) token(w http.ResponseWriter, r *http.Request) {
 		hub.Fail(w, fmt.Errorf("site %q: make it first: %w", name, hub.ErrNotFound))
 		return
 	}
-	token, err := f.desk.NewToken(r.Context(), name, "", []string{f.host.URL}, ttl)
+	token, err := f.desk.NewToken(r.Context(), name, "", f.urls(), ttl)
 	if err != nil {
 		hub.Fail(w, err)
 		return
@@ -215,7 +235,7 @@ func (f *Feature) claimCode(w http.ResponseWriter, r *http.Request, claims *site
 		hub.Fail(w, fmt.Errorf("%w: %w", err, hub.ErrBadRequest))
 		return
 	}
-	code, err := f.desk.NewClaimCode(r.Context(), claims.createCode, []string{f.host.URL}, time.Duration(request.TTLSeconds)*time.Second, request.Max)
+	code, err := f.desk.NewClaimCode(r.Context(), claims.createCode, f.urls(), time.Duration(request.TTLSeconds)*time.Second, request.Max)
 	if err != nil {
 		hub.Fail(w, err)
 		return
@@ -239,4 +259,36 @@ func (f *Feature) sweep(ctx context.Context, tokens Tokens, claims *siteClaims) 
 			f.host.Log.Warn("sweep join tokens and claims", "error", err)
 		}
 	}
+}
+
+// maxCutOff bounds the members of whom is remembered that their revocation was told.
+const maxCutOff = 16 << 10
+
+// cutOff remembers whose revocation this process told in its log, since it is put in force again and again.
+// Beyond its bound, and after a start, it is told once more. It is safe for concurrent use.
+type cutOff struct {
+	mu   sync.Mutex
+	told map[cutMember]struct{}
+}
+
+type cutMember struct {
+	site   fleet.SiteName
+	member fleet.MemberID
+}
+
+func newCutOff() *cutOff { return &cutOff{told: map[cutMember]struct{}{}} }
+
+// first reports whether the member was not told of before.
+func (c *cutOff) first(m Member) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := cutMember{m.Site, m.ID}
+	if _, ok := c.told[key]; ok {
+		return false
+	}
+	if len(c.told) >= maxCutOff {
+		clear(c.told)
+	}
+	c.told[key] = struct{}{}
+	return true
 }

@@ -22,21 +22,24 @@ const maxServingKey = 128
 
 // GatewayAuthority signs for the gateways of sites and for nothing else. It is not the hub's Authority and
 // cannot be used as one: a site chooses the names in its certificate. It is safe for concurrent use.
-type GatewayAuthority struct{ a Authority }
+type GatewayAuthority struct{ *signer }
 
 // OpenGatewayAuthority reads the authority of gateways below dir (gateway.pem, mode 0600), making it at the
 // first start. now is the hub's clock.
 func OpenGatewayAuthority(dir string, now func() time.Time) (*GatewayAuthority, error) {
-	g := &GatewayAuthority{Authority{now: now}}
 	path := filepath.Join(dir, "gateway.pem")
-	if err := g.a.open(path, "Skerry gateway authority"); err != nil {
+	s, err := openSigner(path, "Skerry gateway authority", now())
+	if err != nil {
 		return nil, fmt.Errorf("the gateways' authority in %s: %w: restore the file from a backup, or remove it and let people trust the new one", path, err)
 	}
-	return g, nil
+	return &GatewayAuthority{s}, nil
 }
 
 // PEM returns the authority's certificate.
-func (g *GatewayAuthority) PEM() []byte { return g.a.PEM() }
+func (g *GatewayAuthority) PEM() []byte { return g.pem() }
+
+// Expires is when the authority's certificate ends.
+func (g *GatewayAuthority) Expires() time.Time { return g.cert.NotAfter }
 
 // SignServing returns the certificate chain of a site's gateway in PEM: for key, a P-256 public key as DER
 // SubjectPublicKeyInfo, and for names beside the site's own (enroll.SiteHost). Names that
@@ -64,7 +67,7 @@ func (g *GatewayAuthority) SignServing(site fleet.SiteName, key []byte, names []
 			template.DNSNames = append(template.DNSNames, name)
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, g.a.cert, public, g.a.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, g.cert, public, g.key)
 	if err != nil {
 		return fail(err)
 	}

@@ -26,15 +26,12 @@ func decision(err error) string {
 	return "failed"
 }
 
-// Expires is when the authority's certificate ends.
-func (a *Authority) Expires() time.Time { return a.cert.NotAfter }
-
 // register makes what enrolment knows visible.
 func (f *Feature) register(r prometheus.Registerer) error {
 	collectors := []prometheus.Collector{f.desk.requests}
-	authorities := map[string]*Authority{"hub-authority": f.o.Authority}
+	authorities := map[string]interface{ Expires() time.Time }{"hub-authority": f.o.Authority}
 	if f.o.Gateways != nil {
-		authorities["gateway-authority"] = &f.o.Gateways.a
+		authorities["gateway-authority"] = f.o.Gateways
 	}
 	for name, a := range authorities {
 		collectors = append(collectors, prometheus.NewGaugeFunc(prometheus.GaugeOpts{

@@ -12,6 +12,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,7 +48,7 @@ type asker struct {
 	key   ed25519.PrivateKey
 	tls   *tls.Config
 	proxy func(*url.URL) (*url.URL, error)
-	pin   [sha256.Size]byte
+	pins  []pin
 }
 
 // ask tries each of the hub's addresses and returns the first answer. A final refusal of one is that of
@@ -160,9 +161,8 @@ func (a *asker) check(from string, r wire.EnrollResponse, request wire.EnrollReq
 	if request.Member != "" && (r.Site != request.Site || r.Member != request.Member) {
 		return fail(fmt.Sprintf("it is for site %q, member %q", r.Site, r.Member), nil)
 	}
-	authorities, err := parseCertificates([]byte(r.CA))
-	if err != nil || len(authorities) != 1 || sha256.Sum256(authorities[0].Raw) != a.pin {
-		return fail("the authority is not the one that the token named", err)
+	if err := a.checkAuthorities(r); err != nil {
+		return fail("authorities", err)
 	}
 	chain, err := parseCertificates([]byte(r.Certificate))
 	if err != nil || len(chain) == 0 {
@@ -178,6 +178,31 @@ func (a *asker) check(from string, r wire.EnrollResponse, request wire.EnrollReq
 	}
 	if r.BusCredential == "" || r.HubTime == 0 || r.NotBefore == 0 || r.Expires <= r.NotBefore {
 		return fail("credential or times are missing", nil)
+	}
+	return nil
+}
+
+// checkAuthorities refuses an authority that this member does not know by its token or an earlier answer, and others
+// that could not be trusted beside it.
+func (a *asker) checkAuthorities(r wire.EnrollResponse) error {
+	inUse, err := parseCertificates([]byte(r.CA))
+	if err != nil || len(inUse) != 1 || !slices.Contains(a.pins, sha256.Sum256(inUse[0].Raw)) {
+		return errors.Join(err, errors.New("the one in use is not one that the token named"))
+	}
+	if r.Authorities == "" {
+		return nil
+	}
+	all, err := parseCertificates([]byte(r.Authorities))
+	if err != nil || len(all) == 0 || len(all) > wire.MaxAuthorities {
+		return errors.Join(err, fmt.Errorf("%d are named, want 1 to %d", len(all), wire.MaxAuthorities))
+	}
+	if !slices.ContainsFunc(all, inUse[0].Equal) {
+		return errors.New("the one in use is not among them")
+	}
+	for _, c := range all {
+		if !c.IsCA {
+			return fmt.Errorf("%q is none", c.Subject)
+		}
 	}
 	return nil
 }

@@ -49,9 +49,12 @@ type Identity struct {
 	key   ed25519.PrivateKey
 	seal  *ecdh.PrivateKey
 	nudge chan struct{}
+	// renewed holds a value when credentials are newer than a module saw.
+	renewed chan struct{}
 
 	mu          sync.Mutex
 	state       state
+	trusted     []pin // of state
 	certificate *tls.Certificate
 	serving     *tls.Certificate // of the gateway; nil while the hub gave none
 	heard       time.Time        // when HubTime was heard, by the monotonic clock; zero: in an earlier life
@@ -75,7 +78,7 @@ func newIdentity(o Options, path string, s state) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &Identity{o: o, path: path, state: s, key: s.key(), nudge: make(chan struct{}, 1)}
+	i := &Identity{o: o, path: path, state: s, key: s.key(), nudge: make(chan struct{}, 1), renewed: make(chan struct{}, 1)}
 	if i.seal, err = s.sealKey(); err != nil {
 		return nil, fmt.Errorf("identity in %s: %w", path, err)
 	}
@@ -85,7 +88,10 @@ func newIdentity(o Options, path string, s state) (*Identity, error) {
 	if i.serving, err = s.servingPair(); err != nil {
 		return nil, fmt.Errorf("identity in %s: %w: remove the file and join anew", path, err)
 	}
-	if i.trust, err = newTrust(o, s.Pin, i.lastHub); err != nil {
+	if i.trusted, err = s.pins(); err != nil {
+		return nil, fmt.Errorf("identity in %s: %w: remove the file and join anew", path, err)
+	}
+	if i.trust, err = newTrust(o, i.pins, i.lastHub); err != nil {
 		return nil, err
 	}
 	if o.Serving && !covers(i.serving, o.ServingNames) {
@@ -94,15 +100,12 @@ func newIdentity(o Options, path string, s state) (*Identity, error) {
 	return i, nil
 }
 
-func newTrust(o Options, pin []byte, lastHub func() time.Time) (*trust, error) {
-	if len(pin) != sha256.Size {
-		return nil, fmt.Errorf("fingerprint of the hub has %d bytes, want %d", len(pin), sha256.Size)
-	}
+func newTrust(o Options, pins func() []pin, lastHub func() time.Time) (*trust, error) {
 	extra, err := parseCertificates(o.ExtraCA)
 	if err != nil || len(o.ExtraCA) > 0 && len(extra) == 0 {
 		return nil, fmt.Errorf("extra authorities: no certificate in PEM: %w", errors.Join(err, wire.ErrMessage))
 	}
-	return &trust{pin: [sha256.Size]byte(pin), extra: extra, lastHub: lastHub}, nil
+	return &trust{pins: pins, extra: extra, lastHub: lastHub}, nil
 }
 
 func keyPair(chain string, key crypto.Signer) (*tls.Certificate, error) {
@@ -150,7 +153,11 @@ func join(ctx context.Context, o Options, token enroll.Token, ask string) (*Iden
 		return nil, err
 	}
 	lastHub := func() time.Time { return token.Issued }
-	t, err := newTrust(o, token.CA[:], lastHub)
+	pins := []pin{token.CA}
+	if token.NextCA != (pin{}) {
+		pins = append(pins, token.NextCA)
+	}
+	t, err := newTrust(o, func() []pin { return pins }, lastHub)
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +165,7 @@ func join(ctx context.Context, o Options, token enroll.Token, ask string) (*Iden
 	if err != nil {
 		return nil, err
 	}
-	a := &asker{key: s.key(), tls: t.config(nil), proxy: o.Proxy, pin: t.pin}
+	a := &asker{key: s.key(), tls: t.config(nil), proxy: o.Proxy, pins: pins}
 	response, err := a.askServing(ctx, o, s, token.URLs, ask, wire.EnrollRequest{
 		TokenID: token.ID, TokenSecret: token.Secret.Wire(), SealKey: seal.PublicKey().Bytes(),
 		Hardware: o.Hardware, Version: o.Version,
@@ -166,8 +173,10 @@ func join(ctx context.Context, o Options, token enroll.Token, ask string) (*Iden
 	if err != nil {
 		return nil, err
 	}
-	s.TokenID, s.HubURLs, s.Pin, s.HubTime = "", token.URLs, token.CA[:], token.Issued.Unix()
-	s = s.with(response)
+	s.TokenID, s.HubURLs, s.HubTime = "", token.URLs, token.Issued.Unix()
+	if s, err = s.after(response); err != nil {
+		return nil, err
+	}
 	i, err := newIdentity(o, path, s)
 	if err != nil {
 		return nil, err
@@ -179,16 +188,36 @@ func join(ctx context.Context, o Options, token enroll.Token, ask string) (*Iden
 	return i, remove(pending)
 }
 
-// with returns the state after an answer of the hub.
+// after returns the state after an answer of the hub that was checked.
+func (s state) after(r wire.EnrollResponse) (state, error) {
+	inUse, err := parseCertificates([]byte(r.CA))
+	if err != nil || len(inUse) != 1 {
+		return s, fmt.Errorf("the hub's authority cannot be read: %w", errors.Join(err, wire.ErrMessage))
+	}
+	digest := sha256.Sum256(inUse[0].Raw)
+	s.Pin, s.CA = digest[:], r.CA
+	if r.Authorities != "" {
+		s.Authorities = r.Authorities
+	}
+	return s.with(r), nil
+}
+
+// with returns the state after an answer, but for whom it trusts.
 func (s state) with(r wire.EnrollResponse) state {
 	s.Site, s.Member = r.Site, r.Member
-	s.Certificate, s.Credential, s.CA, s.BusURLs = r.Certificate, r.BusCredential, r.CA, r.BusURLs
+	s.Certificate, s.Credential, s.BusURLs = r.Certificate, r.BusCredential, r.BusURLs
 	s.NotBefore, s.Expires = r.NotBefore, r.Expires
 	if r.ServingCertificate != "" {
 		s.ServingCertificate, s.GatewayCA = r.ServingCertificate, r.GatewayCA
 	}
 	s.HubTime = max(s.HubTime, r.HubTime)
 	return s
+}
+
+func (i *Identity) pins() []pin {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.trusted // replaced as a whole, never changed
 }
 
 // Site returns the site of this member.
@@ -218,7 +247,7 @@ func (i *Identity) BusURLs() []string {
 	return urls
 }
 
-// CA returns the hub's authority in PEM.
+// CA returns the hub's authority in use, in PEM.
 func (i *Identity) CA() []byte { return []byte(i.snapshot().CA) }
 
 // Credentials returns the newest credential of the bus.
@@ -226,6 +255,9 @@ func (i *Identity) Credentials() (string, error) { return i.snapshot().Credentia
 
 // Sign signs a nonce of the bus with this member's key.
 func (i *Identity) Sign(nonce []byte) ([]byte, error) { return ed25519.Sign(i.key, nonce), nil }
+
+// Key is the member's own, by which hub and neighbours know it. It must not be written or sent anywhere.
+func (i *Identity) Key() ed25519.PrivateKey { return i.key }
 
 // SealKey opens what the hub sealed to this member.
 func (i *Identity) SealKey() *ecdh.PrivateKey { return i.seal }
@@ -251,6 +283,28 @@ func (i *Identity) HubTime() (now time.Time, known bool) {
 		return last, false
 	}
 	return last.Add(time.Since(i.heard)), true
+}
+
+// plausibleGap is how long after the hub's last word the machine's own clock is believed, while the hub is
+// away: a dead battery shows the year of a clock's making, and a box that is away for longer than this is
+// rarer than one whose clock is wrong.
+const plausibleGap = 2 * 365 * 24 * time.Hour
+
+// Now returns the time by which schedules run at this site: the hub's, once it was heard in this life of
+// the agent; before, the machine's own. It is zero while the time is unknown: when the machine's clock is
+// before the last word of the hub, or years after it.
+func (i *Identity) Now() time.Time { return i.timeBy(time.Now()) }
+
+// timeBy is Now when the machine's clock says own.
+func (i *Identity) timeBy(own time.Time) time.Time {
+	last, known := i.HubTime()
+	switch {
+	case known:
+		return last
+	case own.Before(last), own.After(last.Add(plausibleGap)):
+		return time.Time{}
+	}
+	return own
 }
 
 // Forget removes the identity from the disk, for a site that was deleted.

@@ -23,7 +23,7 @@ const (
 // Renew gets new credentials now. They are on disk and in use when it returns.
 func (i *Identity) Renew(ctx context.Context) error {
 	s := i.snapshot()
-	a := &asker{key: i.key, tls: i.TLSConfig(), proxy: i.o.Proxy, pin: i.trust.pin}
+	a := &asker{key: i.key, tls: i.TLSConfig(), proxy: i.o.Proxy, pins: i.pins()}
 	response, err := a.askServing(ctx, i.o, s, s.HubURLs, wire.PathRenew, wire.EnrollRequest{
 		Site: s.Site, Member: s.Member, Hardware: i.o.Hardware, Version: i.o.Version,
 	})
@@ -40,7 +40,14 @@ func (i *Identity) take(response wire.EnrollResponse) error {
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	next := i.state.with(response)
+	next, err := i.state.after(response)
+	if err != nil {
+		return err
+	}
+	trusted, err := next.pins()
+	if err != nil {
+		return err
+	}
 	serving, err := next.servingPair()
 	if err != nil {
 		return fmt.Errorf("renewed certificate: %w", err)
@@ -48,7 +55,11 @@ func (i *Identity) take(response wire.EnrollResponse) error {
 	if err := next.write(i.path); err != nil {
 		return err
 	}
-	i.state, i.certificate, i.serving, i.heard = next, pair, serving, time.Now()
+	i.state, i.trusted, i.certificate, i.serving, i.heard = next, trusted, pair, serving, time.Now()
+	select {
+	case i.renewed <- struct{}{}:
+	default: // one is there
+	}
 	return nil
 }
 

@@ -37,9 +37,11 @@ type state struct {
 	Member  fleet.MemberID `json:"member,omitempty"`
 	HubURLs []string       `json:"hubURLs,omitempty"`
 	BusURLs []string       `json:"busURLs,omitempty"`
-	// Pin is the SHA-256 of the hub's authority, CA its certificate in PEM.
-	Pin []byte `json:"pin,omitempty"`
-	CA  string `json:"ca,omitempty"`
+	// Pin is the SHA-256 of the hub's authority, CA its certificate in PEM. Authorities are all that are trusted, CA
+	// among them, in PEM; empty: CA alone. An agent that is older than this knows Pin and CA.
+	Pin         []byte `json:"pin,omitempty"`
+	CA          string `json:"ca,omitempty"`
+	Authorities string `json:"authorities,omitempty"`
 	// Certificate is the client certificate chain in PEM, Credential that of the bus.
 	Certificate string `json:"certificate,omitempty"`
 	Credential  string `json:"credential,omitempty"`

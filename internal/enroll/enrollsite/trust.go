@@ -21,10 +21,13 @@ var (
 	ErrHubExpired = errors.New("the hub's certificate has expired")
 )
 
+// pin is the SHA-256 of an authority's certificate.
+type pin = [sha256.Size]byte
+
 // trust decides whether a server is the hub.
 type trust struct {
-	// pin is the SHA-256 of the authority's certificate.
-	pin [sha256.Size]byte
+	// pins returns the SHA-256 of the certificates of the hub's authorities: two while one takes the place of the other.
+	pins func() []pin
 	// extra are authorities that the owner of this machine named, for a public name of the hub.
 	extra []*x509.Certificate
 	// lastHub returns the latest time that the hub said.
@@ -51,8 +54,9 @@ func (t *trust) verify(state tls.ConnectionState) error {
 	if len(chain) == 0 {
 		return fmt.Errorf("the server shows no certificate: %w", ErrNotTheHub)
 	}
+	pins := t.pins()
 	for _, cert := range chain[1:] {
-		if sha256.Sum256(cert.Raw) == t.pin {
+		if slices.Contains(pins, sha256.Sum256(cert.Raw)) {
 			return t.verifyHub(chain[0], cert)
 		}
 	}

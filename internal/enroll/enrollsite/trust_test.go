@@ -93,7 +93,7 @@ func TestVerify(t *testing.T) {
 		{"it is another authority's", other.sign(t, wire.HubURI, server, heard.Add(-day), heard.Add(day)), ErrNotTheHub},
 		{"it begins after its authority has ended", hub.sign(t, wire.HubURI, server, heard.Add(4000*day), heard.Add(4001*day)), ErrNotTheHub},
 	}
-	trusted := trust{pin: sha256.Sum256(hub.cert.Raw), lastHub: func() time.Time { return heard }}
+	trusted := trust{pins: func() []pin { return []pin{sha256.Sum256(hub.cert.Raw)} }, lastHub: func() time.Time { return heard }}
 	for _, tt := range tests {
 		t.Run(tt.reason, func(t *testing.T) {
 			state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{tt.leaf, hub.cert}, ServerName: "hub.example.com"}
@@ -114,7 +114,7 @@ func TestVerify(t *testing.T) {
 		}
 	})
 	t.Run("an extra authority vouches for its names only", func(t *testing.T) {
-		extra := trust{lastHub: trusted.lastHub, extra: []*x509.Certificate{other.cert}}
+		extra := trust{pins: func() []pin { return nil }, lastHub: trusted.lastHub, extra: []*x509.Certificate{other.cert}}
 		leaf := other.sign(t, "", server, heard.Add(-day), heard.Add(day))
 		state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}, ServerName: "hub.example.com"}
 		if err := extra.verify(state); err != nil {
@@ -143,6 +143,34 @@ func TestUntilRenewal(t *testing.T) {
 	i.state.HubTime = at + 5000
 	if d := i.untilRenewal(); d != time.Second {
 		t.Errorf("when it is late it waits %v", d)
+	}
+}
+
+// TestTimeOfSchedules: a site that restarts without its hub runs its schedules, and never in 1970 or 2040.
+func TestTimeOfSchedules(t *testing.T) {
+	last := time.Unix(1_800_000_000, 0).UTC()
+	year := 365 * 24 * time.Hour
+	for _, test := range []struct {
+		reason string
+		heard  bool
+		own    time.Time
+		want   time.Time // zero: unknown
+	}{
+		{"the hub was heard: its time counts, whatever the machine says", true, time.Unix(0, 0), last},
+		{"the hub is away, and the machine's clock says a week later", false, last.Add(year / 52), last.Add(year / 52)},
+		{"the machine woke in 1970", false, time.Unix(0, 0), time.Time{}},
+		{"the machine's clock is a second before the hub's last word", false, last.Add(-time.Second), time.Time{}},
+		{"the machine woke years after it", false, last.Add(14 * year), time.Time{}},
+	} {
+		t.Run(test.reason, func(t *testing.T) {
+			i := &Identity{state: state{HubTime: last.Unix()}}
+			if test.heard {
+				i.heard = time.Now()
+			}
+			if got := i.timeBy(test.own); got.Sub(test.want).Abs() > time.Minute || got.IsZero() != test.want.IsZero() {
+				t.Errorf("the time is %s, want %s", got, test.want)
+			}
+		})
 	}
 }
 

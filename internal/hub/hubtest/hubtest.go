@@ -34,6 +34,8 @@ type Options struct {
 	// GatewayCA is published, when not nil.
 	GatewayCA []byte
 	Features  []hub.Feature
+	// Now is the hub's clock; time.Now when nil.
+	Now func() time.Time
 }
 
 // Hub is one that runs.
@@ -65,7 +67,7 @@ func Start(t testing.TB, o Options) *Hub {
 	go func() {
 		done <- hub.Run(ctx, hub.Options{
 			Config: o.API, Bus: o.Bus, Store: o.Store, Listener: l, URL: h.URL, CA: o.CA, GatewayCA: o.GatewayCA, TLS: o.TLS,
-			AdmissionURL: h.URL, Features: o.Features, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+			AdmissionURL: h.URL, Features: o.Features, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Now: o.Now,
 		}, func() { close(ready) })
 	}()
 	h.Stop = sync.OnceFunc(func() {

@@ -38,18 +38,19 @@ func (h *head) drop(class fleet.EventClass, n uint64) {
 const headName = "head"
 
 // loadHead reads the head, or begins an epoch when there is none that can be read.
-func (b *Outbox) loadHead() {
+func (b *Outbox) loadHead() (fresh bool) {
 	data, err := os.ReadFile(filepath.Join(b.dir, headName))
 	if err == nil {
 		err = json.Unmarshal(data, &b.head)
 	}
 	if err == nil && b.head.Epoch != "" {
-		return
+		return false
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		b.log.Error("the head of the outbox is damaged: its numbers begin anew", "error", err)
 	}
 	b.head = head{Epoch: rand.Text()}
+	return true
 }
 
 // saveHead replaces the head on the disk. The caller holds the lock.

@@ -54,7 +54,7 @@ type Outbox struct {
 	sent    uint64 // the highest number that a batch held, or that an earlier life gave
 	waiting []wire.EventRecord
 	files   map[fleet.EventClass][]*segment // oldest first
-	orderly bool
+	before  Ending
 }
 
 // Open reads what an earlier life kept. Only a directory that cannot be used is an error: records that the disk
@@ -80,7 +80,7 @@ func Open(dir string, o Options) (*Outbox, error) {
 }
 
 func (b *Outbox) load() error {
-	b.loadHead()
+	fresh := b.loadHead()
 	found, err := findSegments(b.dir, b.log)
 	if err != nil {
 		return err
@@ -94,7 +94,14 @@ func (b *Outbox) load() error {
 		slices.SortFunc(list, func(x, y *segment) int { return cmp.Compare(x.first, y.first) })
 	}
 	b.began, b.sent = b.next, b.next-1
-	b.orderly, b.head.Stopped = b.head.Stopped, false
+	switch {
+	case fresh:
+	case b.head.Stopped:
+		b.before = EndedOrderly
+	default:
+		b.before = EndedHard
+	}
+	b.head.Stopped = false
 	// From now on a start that finds no orderly stop follows a crash. A disk that takes nothing says so again at
 	// the first Flush, and must not keep the agent from starting.
 	if err := b.saveHead(); err != nil {
@@ -103,8 +110,18 @@ func (b *Outbox) load() error {
 	return nil
 }
 
-// Orderly reports whether the life before this one ended with Close. It is false for the first.
-func (b *Outbox) Orderly() bool { return b.orderly }
+// Before says how the life before this one ended.
+func (b *Outbox) Before() Ending { return b.before }
+
+// Ending is how a life of the outbox, and so of its agent, ended.
+type Ending int
+
+// The ways to end.
+const (
+	EndedNever   Ending = iota // there was none, or nobody knows
+	EndedOrderly               // with Close
+	EndedHard                  // without: it was killed, or power was lost
+)
 
 // Add takes an event. Its time is set when it has none. It is on the disk after the next Flush; an alarm asks
 // for one at once, by Urgent. When more wait than memory holds, the least of them is dropped and counted.

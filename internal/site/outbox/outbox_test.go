@@ -77,8 +77,8 @@ func acknowledge(t *testing.T, b *outbox.Outbox, epoch string, last uint64) {
 
 func TestOrderAcrossClassesAndLives(t *testing.T) {
 	b, dir := box(t, 0)
-	if b.Orderly() {
-		t.Error("the first life follows none that ended in order")
+	if b.Before() != outbox.EndedNever {
+		t.Error("the first life follows none")
 	}
 	b.Add(event(fleet.ClassSample, "a"))
 	b.Add(event(fleet.ClassAlarm, "b"))
@@ -96,7 +96,7 @@ func TestOrderAcrossClassesAndLives(t *testing.T) {
 	}
 
 	b = open(t, dir, 0)
-	if !b.Orderly() {
+	if b.Before() != outbox.EndedOrderly {
 		t.Error("the last life ended in order")
 	}
 	b.Add(event(fleet.ClassEvent, "e"))
@@ -106,7 +106,7 @@ func TestOrderAcrossClassesAndLives(t *testing.T) {
 	}
 	// Killed: no Close.
 	b = open(t, dir, 0)
-	if b.Orderly() {
+	if b.Before() != outbox.EndedHard {
 		t.Error("the last life was killed")
 	}
 	wantPending(t, "an acknowledgement that was not on disk is asked for again", b, "3 c", "4 d", "5 e")
