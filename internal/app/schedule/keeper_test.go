@@ -47,15 +47,6 @@ func (b *bench) clock() (time.Time, bool) {
 	return time.Now().UTC().Add(b.off), !b.unknown
 }
 
-func (b *bench) set(off time.Duration, unknown bool) {
-	b.mu.Lock()
-	b.off, b.unknown = off, unknown
-	b.mu.Unlock()
-	if b.keeper != nil {
-		b.keeper.Wake()
-	}
-}
-
 func (b *bench) tell(what string, at time.Time) {
 	now, _ := b.clock()
 	b.mu.Lock()

@@ -53,7 +53,7 @@ func (w *worker) keep(ctx context.Context, e task.Entry, zone string) time.Durat
 // fetchAhead fetches what the schedule runs before it is due: then there may be no network.
 func (w *worker) fetchAhead(ctx context.Context, e task.Entry) {
 	for e.Bundle != nil {
-		err := w.m.jobs.Prepare(ctx, *e.Bundle)
+		err := w.prepare(ctx, e)
 		if err == nil {
 			w.waitsFor("")
 			return

@@ -167,7 +167,7 @@ func TestScheduleOfAnAppThatIsNotHere(t *testing.T) {
 
 func TestScheduleWithoutTime(t *testing.T) {
 	bubble(t, play{{}}, func(b *box) {
-		b.unknown = true
+		b.unknown.Store(true)
 		b.apply(cron("0 * * * *", nil))
 		time.Sleep(3 * time.Hour)
 		if s := b.state(); len(s.Runs) != 0 || s.Message == "" || s.Next != 0 {

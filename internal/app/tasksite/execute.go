@@ -149,13 +149,11 @@ func (w *worker) try(ctx context.Context, e task.Entry, id string) (begun, faile
 			return false, false, text, -1, nil
 		}
 	}
-	if e.Bundle != nil {
-		patience := time.AfterFunc(time.Second, func() { w.waitsFor("the bundle is on its way") })
-		err := w.m.jobs.Prepare(ctx, *e.Bundle)
-		patience.Stop()
-		if err != nil {
-			return w.notBegun(id, err)
-		}
+	patience := time.AfterFunc(time.Second, func() { w.waitsFor("the bundle is on its way") })
+	err = w.prepare(ctx, e)
+	patience.Stop()
+	if err != nil {
+		return w.notBegun(id, err)
 	}
 	select {
 	case w.m.slots <- struct{}{}:

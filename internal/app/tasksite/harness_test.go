@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -138,7 +139,7 @@ type box struct {
 	store   *store.Store
 	calls   calls
 	events  events
-	unknown bool
+	unknown atomic.Bool
 	off     time.Duration
 	opts    tasksite.Options
 	body    []byte
@@ -172,7 +173,7 @@ func (b *box) boot() {
 		b.t.Fatal(err)
 	}
 	opts := b.opts
-	opts.Clock = func() (time.Time, bool) { return time.Now().Add(b.off), !b.unknown }
+	opts.Clock = func() (time.Time, bool) { return time.Now().Add(b.off), !b.unknown.Load() }
 	b.module = tasksite.New(&site.Host{
 		Name: "shop-1", Dir: own, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Bucket: bucket,
 		Changed: func() {}, Calls: b.calls, Events: &b.events,

@@ -222,12 +222,12 @@ func TestStartBy(t *testing.T) {
 	})
 	t.Run("one that does not know the time waits for it", func(t *testing.T) {
 		bubble(t, play{{}}, func(b *box) {
-			b.unknown = true
+			b.unknown.Store(true)
 			b.apply(entry(by(time.Hour)))
 			if run := b.after(time.Minute); run.Phase != task.PhasePending || !strings.Contains(b.state().Message, "time is not known") {
 				t.Errorf("run %+v, %+v", run, b.state())
 			}
-			b.unknown = false
+			b.unknown.Store(false)
 			if run := b.after(time.Minute); run.Phase != task.PhaseSucceeded {
 				t.Errorf("run %+v", run)
 			}

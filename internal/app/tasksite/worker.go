@@ -19,6 +19,8 @@ type worker struct {
 	ref task.Ref
 	// woken has a value after a change that run may have to look at.
 	woken chan struct{}
+	// preparing has a value while the bundle is fetched: two at once would each let go of what the other keeps.
+	preparing chan struct{}
 	// begun is whether run goes on; it belongs to the module's lock.
 	begun bool
 
@@ -42,7 +44,7 @@ type worker struct {
 }
 
 func newWorker(m *Module, ref task.Ref) *worker {
-	return &worker{m: m, ref: ref, woken: make(chan struct{}, 1), cut: func() {}}
+	return &worker{m: m, ref: ref, woken: make(chan struct{}, 1), preparing: make(chan struct{}, 1), cut: func() {}}
 }
 
 // direct makes e what the worker works towards.
@@ -205,7 +207,7 @@ func (w *worker) leave() time.Duration {
 	for _, uid := range uids {
 		err = errors.Join(err, w.letGo(uid))
 	}
-	if err != nil {
+	if err = errors.Join(err, w.m.records.prune()); err != nil {
 		w.m.log.Error("task does not leave", "task", w.ref.String(), "error", err)
 		return w.m.opts.LookAgain
 	}
@@ -213,6 +215,20 @@ func (w *worker) leave() time.Duration {
 	defer w.mu.Unlock()
 	w.record, w.waits, w.keeper = record{}, "", nil
 	return 0
+}
+
+// prepare fetches the bundle of e, if it has one of its own.
+func (w *worker) prepare(ctx context.Context, e task.Entry) error {
+	if e.Bundle == nil {
+		return nil
+	}
+	select {
+	case w.preparing <- struct{}{}:
+		defer func() { <-w.preparing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return w.m.jobs.Prepare(ctx, *e.Bundle)
 }
 
 // change changes the record on disk and in memory.
