@@ -37,18 +37,22 @@ const (
 	sendAfterLink = 30 * time.Second
 	// refusedEvery is how often a hub that takes no events is asked again: it may be older than this agent.
 	refusedEvery = 5 * time.Minute
+	// flushAgain is when events are written again that the disk did not take.
+	flushAgain = 10 * time.Second
 	// trafficEvery is how often the requests that the gateway counted become samples.
 	trafficEvery = 5 * time.Minute
 )
 
 // keepEvents writes events to the disk soon after they happened, and asks for them to be sent.
 func (a *Agent) keepEvents(ctx context.Context) {
+	var again <-chan time.Time // set while the disk does not take what waits
 	for {
 		send := a.unsent
 		select {
 		case <-ctx.Done():
 			return // the rest is written when the modules have stopped
 		case <-a.outbox.Ready():
+		case <-again:
 		}
 		soon := time.NewTimer(flushAfter)
 		select {
@@ -58,7 +62,11 @@ func (a *Agent) keepEvents(ctx context.Context) {
 			send = a.urgent
 		}
 		soon.Stop()
-		a.setProblem(partOutbox, a.outbox.Flush())
+		err := a.outbox.Flush()
+		a.setProblem(partOutbox, err)
+		if again = nil; err != nil {
+			again = time.After(flushAgain)
+		}
 		replace(send, struct{}{})
 	}
 }

@@ -2,7 +2,6 @@ package fault
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,9 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/fleet"
-	"github.com/skerry-dev/skerry/internal/site"
 	"github.com/skerry-dev/skerry/test/fault/link"
 	"github.com/skerry-dev/skerry/test/fleettest"
 )
@@ -124,17 +121,6 @@ func (b *box) end(signal syscall.Signal) {
 		b.t.Errorf("%s did not end within a minute of %s", b.name, signal)
 	}
 	b.ended = nil
-}
-
-// apps asks the agent for what it runs.
-func (b *box) apps() (app.Report, error) {
-	var r app.Report
-	res, err := site.LocalClient(b.dir).Get("http://agent/apps")
-	if err != nil {
-		return r, err
-	}
-	defer res.Body.Close()
-	return r, json.NewDecoder(res.Body).Decode(&r)
 }
 
 // awaitConnected waits until the agent says that it is connected.

@@ -156,7 +156,7 @@ spec:
   env: {ROUND: "bad", GOMEMLIMIT: "broken"}
 `
 	must(g.t, os.WriteFile(path, []byte(text), 0o600))
-	g.hub.Skerry(g.t, "apply", "--server-side", "--force-conflicts", "-f", path)
+	apply(g.t, g.hub, path)
 	fleettest.Eventually(g.t, time.Minute, "a site reports that the release does not start, and runs its last good one", func() (wrong string) {
 		name, wrong := newest(g.hub)
 		if wrong != "" {

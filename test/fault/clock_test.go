@@ -50,6 +50,7 @@ var (
 // TestWrongClock has boxes that wake in 1970 and in 2040, and one whose clock is set while it works. Each joins,
 // takes releases and serves: order is by generation, and TLS never by the agent's own clock.
 func TestWrongClock(t *testing.T) {
+	t.Parallel()
 	fleettest.Require(t)
 	h := fleettest.StartHub(t, programs, fleettest.NewDir(t), "--addr", "127.0.0.1:0", "--kube-addr", "127.0.0.1:0")
 	boxes := map[time.Time]*box{}
@@ -110,6 +111,7 @@ func (b *box) expires() int64 {
 // the app, an agent that slept past their end comes back by its key, in whatever year it wakes, and one that
 // was revoked meanwhile does not. The hub's audit names all of it.
 func TestCredentialsOverTime(t *testing.T) {
+	t.Parallel()
 	const life = 15 * time.Second
 	fleettest.Require(t)
 	h := fleettest.StartHub(t, programs, fleettest.NewDir(t), "--addr", "127.0.0.1:0", "--kube-addr", "127.0.0.1:0",

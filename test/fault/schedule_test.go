@@ -7,10 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/skerry-dev/skerry/internal/event"
 	"github.com/skerry-dev/skerry/internal/testenv"
 	"github.com/skerry-dev/skerry/test/fault/link"
 	"github.com/skerry-dev/skerry/test/fault/powercut"
@@ -160,6 +162,7 @@ func (g *region) fault() {
 		{"kill -9 of an app", func() { p.down(func() { p.killApps() }) }},
 		{"power cut of a site", func() {
 			p := g.places[2]
+			g.t.Logf("the power cut is at %s", p.name)
 			p.down(func() {
 				if err := p.disk.Cut(g.rand, p.kill); err != nil {
 					g.t.Fatal(err)
@@ -224,12 +227,12 @@ func (g *region) heal() {
 }
 
 // scheduleFor is how long faults go on.
-const scheduleFor = 30 * time.Second
+const scheduleFor = 20 * time.Second
 
 // TestSchedule lets faults happen by a seeded schedule while releases go out and callers ask, heals all, and
 // checks what must hold then: every site runs the newest release; one that cannot start is reported and the
 // last good one goes on; no site went back to an older manifest; no request failed but at a site whose own
-// machine or programs were killed.
+// machine or programs were killed; every event of a site arrived once and in order.
 func TestSchedule(t *testing.T) {
 	seed := seedOf(t)
 	g := newRegion(t, rand.New(rand.NewPCG(seed, 2)))
@@ -262,8 +265,35 @@ func TestSchedule(t *testing.T) {
 			t.Errorf("%s went back: %s", p.name, back)
 		}
 	}
+	for _, p := range g.places {
+		result.Events += g.checkEvents(p.name)
+	}
 	result.Passed = !t.Failed()
 	result.write(t)
+}
+
+// checkEvents checks that what happened at a site arrived at the hub once, in order and without a gap, and returns
+// how many events that were.
+func (g *region) checkEvents(site string) (events int) {
+	g.t.Helper()
+	out := g.hub.Skerry(g.t, "events", "--site", site, "--class", "alarm,event,sample", "--limit", strconv.Itoa(event.MaxLimit), "-o", "json")
+	last := map[string]uint64{}
+	for line := range strings.Lines(out) {
+		var e event.Entry
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			g.t.Fatalf("events of %s: %v: %s", site, err, line)
+		}
+		life := string(e.Member) + " " + e.Epoch
+		if e.Lost > 0 || last[life] != 0 && e.Sequence != last[life]+1 {
+			g.t.Errorf("%s: after event %d of %s the hub has %s", site, last[life], life, line)
+		}
+		last[life] = e.Sequence
+		events++
+	}
+	if events == 0 {
+		g.t.Errorf("%s: the hub has no event of it", site)
+	}
+	return events
 }
 
 // outcome is what is published of a run.
@@ -274,6 +304,7 @@ type outcome struct {
 	Releases     int            `json:"releases"`
 	Requests     int64          `json:"requests"`
 	Failed       int64          `json:"failed"`
+	Events       int            `json:"events"`
 	HealedMillis int64          `json:"healedMillis"`
 }
 

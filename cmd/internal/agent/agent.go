@@ -373,7 +373,7 @@ func serveAdmin(ctx context.Context, wg *sync.WaitGroup, o sitecli.RunOptions, m
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(o.DataDir, "admin.addr"), []byte(l.Addr().String()), 0o600); err != nil {
-		return fmt.Errorf("remember administration address: %w", err)
+		log.Error("nobody can look up the administration address", "address", l.Addr().String(), "error", err) // the disk may be full
 	}
 	wg.Go(func() {
 		if err := telemetry.Serve(ctx, l, telemetry.Handler(map[string]prometheus.Gatherer{"/metrics": metrics}, nil)); err != nil {

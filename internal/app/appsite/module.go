@@ -125,9 +125,7 @@ func (m *Module) Start(ctx context.Context) error {
 		return fmt.Errorf("apps: remove scratch and configuration of an earlier life: %w", err)
 	}
 	m.openMemory()
-	if err := m.link.set(fleet.LinkUnknown); err != nil {
-		return fmt.Errorf("apps: %w", err)
-	}
+	m.LinkChanged(fleet.LinkUnknown) // the disk may be full, and apps run without
 	records, err := m.records()
 	if err != nil {
 		return fmt.Errorf("apps: %w", err)

@@ -268,15 +268,26 @@ func (d *Disk) Counts() Counts { d.mu.Lock(); defer d.mu.Unlock(); return d.coun
 // errNoFile means that a path names no file of the disk.
 var errNoFile = errors.New("no such file on the disk")
 
-// Edit changes a file's content behind the back of programs, as a bad disk does. What they have open shows
-// it when they open it again.
+// Edit changes a file's content behind the back of programs, as a bad disk does.
 func (d *Disk) Edit(path string, edit func([]byte) []byte) error {
+	shown, err := d.edit(path, edit)
+	if err != nil || shown == nil {
+		return err
+	}
+	// The kernel keeps a copy. Without the lock, since it may ask in turn.
+	if errno := shown.NotifyContent(0, 0); errno != 0 && errno != syscall.ENOENT {
+		return fmt.Errorf("tell the kernel that %s changed: %w", path, errno)
+	}
+	return nil
+}
+
+func (d *Disk) edit(path string, edit func([]byte) []byte) (*fs.Inode, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	i := d.root
 	for _, name := range strings.Split(filepath.Clean(path), "/") {
 		if i = i.entries[name]; i == nil {
-			return fmt.Errorf("%s: %w", path, errNoFile)
+			return nil, fmt.Errorf("%s: %w", path, errNoFile)
 		}
 	}
 	i.sync()
@@ -284,5 +295,5 @@ func (d *Disk) Edit(path string, edit func([]byte) []byte) error {
 	i.data = edit(i.data)
 	d.used += int64(len(i.data))
 	i.synced = append([]byte(nil), i.data...)
-	return nil
+	return i.shown, nil
 }

@@ -262,6 +262,10 @@ func TestFaults(t *testing.T) {
 	if data, err := os.ReadFile(dir + "/f"); err != nil || string(data) != "0122456789" {
 		t.Errorf("after a bit flipped: %q %v", data, err)
 	}
+	must(t, d.Edit("f", func(b []byte) []byte { return b[:4] }))
+	if info, err := os.Stat(dir + "/f"); err != nil || info.Size() != 4 {
+		t.Errorf("after it was cut to 4 bytes: %v %v", info.Size(), err)
+	}
 	if err := d.Edit("nothing", nil); !errors.Is(err, errNoFile) {
 		t.Errorf("edit of no file: %v", err)
 	}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/hanwen/go-fuse/v2/fs"
 )
 
 // inode is a file, a directory, a link or a socket: as programs see it, and as the disk has it.
@@ -15,6 +17,8 @@ type inode struct {
 	links    uint32
 	modified time.Time
 	target   string // of a symbolic link
+	// shown is how the kernel knows it; nil until it does.
+	shown *fs.Inode
 
 	data    []byte
 	synced  []byte

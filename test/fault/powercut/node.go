@@ -28,7 +28,8 @@ var _ = []any{
 // show returns the FUSE node of an inode; the disk is locked.
 func (n *node) show(ctx context.Context, i *inode, out *fuse.EntryOut) *fs.Inode {
 	i.attr(&out.Attr)
-	return n.NewInode(ctx, &node{disk: n.disk, inode: i}, fs.StableAttr{Mode: i.mode & syscall.S_IFMT, Ino: i.number})
+	i.shown = n.NewInode(ctx, &node{disk: n.disk, inode: i}, fs.StableAttr{Mode: i.mode & syscall.S_IFMT, Ino: i.number})
+	return i.shown
 }
 
 const block = 512
