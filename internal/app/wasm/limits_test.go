@@ -138,7 +138,7 @@ func (d *dish) read(path string) (int, int64, error) {
 func TestAnswersThatBreakOff(t *testing.T) {
 	k := newKitchen(t, nil)
 	d := k.serve("bad", goGuest(t, "kitchen"), func(_ *appsite.Spec, c *app.WasmConfig) {
-		c.Limits = app.WasmLimits{TimeoutSeconds: 2, OutputBytes: 1 << 20}
+		c.Limits = app.WasmLimits{TimeoutSeconds: 5, OutputBytes: 1 << 20}
 	})
 	if status, n := d.cut("/flood"); status != 200 || n > 1<<20 {
 		t.Errorf("flood: %d and %d bytes, want no more than the limit", status, n)
