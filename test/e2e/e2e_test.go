@@ -54,6 +54,7 @@ func TestFleet(t *testing.T) {
 		}
 	})
 	t.Run("sites go on when the hub is killed, and are adopted again", func(t *testing.T) { adopt(t, f) })
+	t.Run("what happened without the hub is told when it is back", func(t *testing.T) { happened(t, f) })
 	t.Run("Ctrl-C stops everything, and up continues", func(t *testing.T) { restart(t, f) })
 	t.Run("a deleted site is wiped", func(t *testing.T) { wiped(t, f) })
 }

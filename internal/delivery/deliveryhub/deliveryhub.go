@@ -159,12 +159,13 @@ func (f *Feature) notify(ctx context.Context, network string, but fleet.SiteName
 	return err
 }
 
-// on returns the sites of a network, in the order of their names.
+// on returns the sites of a network that stay, in the order of their names.
 func (f *Feature) on(ctx context.Context, network string) ([]v1alpha1.Site, error) {
 	var list v1alpha1.SiteList
 	if err := f.host.Client.List(ctx, &list, client.MatchingFields{indexNetwork: network}); err != nil {
 		return nil, fmt.Errorf("list sites of network %s: %w", network, err)
 	}
+	list.Items = slices.DeleteFunc(list.Items, func(s v1alpha1.Site) bool { return !s.DeletionTimestamp.IsZero() })
 	slices.SortFunc(list.Items, func(a, b v1alpha1.Site) int {
 		if a.Name < b.Name {
 			return -1
@@ -223,5 +224,5 @@ func (f *Feature) neighbour(site *v1alpha1.Site) (delivery.Neighbour, bool) {
 			n.Keys = append(n.Keys, m.PublicKey)
 		}
 	}
-	return n, len(n.Keys) > 0 && site.DeletionTimestamp.IsZero()
+	return n, len(n.Keys) > 0
 }
