@@ -50,3 +50,21 @@ const (
 	ReasonSecretNotFound     = "SecretNotFound"
 	ReasonSecretsUndelivered = "SecretsUndelivered"
 )
+
+// Conditions of a Task, as a Kubernetes Job has them. They are present only while they hold.
+const (
+	// ConditionComplete: every site succeeded.
+	ConditionComplete = "Complete"
+	// ConditionFailed: every site is done, and some failed, missed it or were cancelled.
+	ConditionFailed = "Failed"
+)
+
+// Reasons of conditions of Tasks and CronTasks.
+const (
+	ReasonComplete    = "Complete"
+	ReasonCancelled   = "Cancelled"
+	ReasonAppNotFound = "AppNotFound"
+	// ReasonScheduleInvalid: schedule is no cron expression, or a time that never comes.
+	ReasonScheduleInvalid = "ScheduleInvalid"
+	ReasonScheduled       = "Scheduled"
+)

@@ -44,6 +44,7 @@ func TestFleet(t *testing.T) {
 	t.Run("scripts", func(t *testing.T) { scripts(t, f) })
 	t.Run("another registry", func(t *testing.T) { outside(t, f) })
 	t.Run("teams", func(t *testing.T) { teams(t, f) })
+	t.Run("tasks and schedules", func(t *testing.T) { tasks(t, f) })
 	t.Run("a fourth site joins, runs, and is cut off", func(t *testing.T) { fourthSite(t, f) })
 	t.Run("hardware is replaced under one name", func(t *testing.T) { replaced(t, f) })
 	t.Run("machines boot with a file and nobody", func(t *testing.T) { firstBoot(t, f) })

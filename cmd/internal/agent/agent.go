@@ -23,6 +23,8 @@ import (
 	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/app/appsite"
 	"github.com/skerry-dev/skerry/internal/app/process"
+	"github.com/skerry-dev/skerry/internal/app/task"
+	"github.com/skerry-dev/skerry/internal/app/tasksite"
 	"github.com/skerry-dev/skerry/internal/app/wasm"
 	"github.com/skerry-dev/skerry/internal/delivery"
 	"github.com/skerry-dev/skerry/internal/delivery/deliverysite"
@@ -34,6 +36,7 @@ import (
 	"github.com/skerry-dev/skerry/internal/secret"
 	"github.com/skerry-dev/skerry/internal/secret/secretsite"
 	"github.com/skerry-dev/skerry/internal/site"
+	"github.com/skerry-dev/skerry/internal/site/sitetime"
 	"github.com/skerry-dev/skerry/internal/sitecli"
 	"github.com/skerry-dev/skerry/internal/store"
 	"github.com/skerry-dev/skerry/internal/telemetry"
@@ -45,7 +48,10 @@ import (
 
 // parts are what features are made of, beside the identity.
 type parts struct {
+	// processes and schedules are parts of the store: what runs, and what wasm schedules ran when.
 	processes     *store.Bucket
+	schedules     *store.Bucket
+	clock         *sitetime.Clock
 	fetcher       *deliverysite.Fetcher
 	neighbourAddr string
 	upgrade       upkeepsite.Options
@@ -55,6 +61,7 @@ type parts struct {
 // back with them. A new capability is one line here.
 func features(identity *enrollsite.Identity, p parts) []site.Maker {
 	var secrets *secretsite.Module
+	var apps *appsite.Module
 	return []site.Maker{
 		{Name: enroll.SectionName, New: func(h *site.Host) (site.Module, error) { return enrollsite.NewModule(h, identity), nil }},
 		{Name: upkeep.SectionName, New: func(h *site.Host) (site.Module, error) { return upkeepsite.New(h, p.upgrade), nil }},
@@ -72,14 +79,34 @@ func features(identity *enrollsite.Identity, p parts) []site.Maker {
 			}
 			modules, err := wasm.New(wasm.Options{
 				Log: h.Log.With("runtime", app.RuntimeWasm), Metrics: h.Metrics, CacheDir: filepath.Join(h.Dir, "compiled"),
-				Now: identity.Now,
+				Clock: p.clock.Now, Schedules: p.schedules,
 			})
 			if err != nil {
 				return nil, err
 			}
-			return appsite.NewWith(h, appsite.Options{Secrets: secrets}, programs, modules), nil
+			apps = appsite.NewWith(h, appsite.Options{Secrets: secrets}, programs, modules)
+			return apps, nil
+		}},
+		{Name: task.SectionName, New: func(h *site.Host) (site.Module, error) {
+			return tasksite.New(h, apps, tasksite.Options{Clock: p.clock.Now}), nil
 		}},
 	}
+}
+
+// openParts opens what features keep beside what each is given.
+func openParts(db *store.Store, identity *enrollsite.Identity, log *slog.Logger) (p parts, err error) {
+	if p.processes, err = db.Bucket("runtime/" + app.RuntimeProcess); err != nil {
+		return p, err
+	}
+	if p.schedules, err = db.Bucket("schedules/" + app.RuntimeWasm); err != nil {
+		return p, err
+	}
+	anchor, err := db.Bucket("time")
+	if err != nil {
+		return p, err
+	}
+	p.clock, err = sitetime.Open(anchor, identity.HubTime, sitetime.Linux{}, log)
+	return p, err
 }
 
 // Run runs an agent until ctx ends. It joins first when the machine never did.
@@ -276,23 +303,22 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 		return err
 	}
 	defer bus.Close()
-	processes, err := db.Bucket("runtime/" + app.RuntimeProcess)
+	parts, err := openParts(db, identity, log)
 	if err != nil {
 		return err
 	}
 	fetcher := deliverysite.NewFetcher(site.NewHTTPFetcher(hubClient(identity, viaProxy), identity.HubURLs), identity.Now)
 	var restarts atomic.Bool // another agent follows this one at once
+	parts.fetcher, parts.neighbourAddr = fetcher, o.NeighbourAddr
+	parts.upgrade = upkeepsite.Options{
+		DataDir: o.DataDir, Version: version, Supervised: os.Getenv(supervise.Env) != "",
+		Switch: func() { restarts.Store(true); cancel(nil) },
+	}
 	agent, err := site.New(site.Options{
 		Site: identity.Site(), Member: identity.Member(), Dir: o.DataDir, Store: db, Bus: bus,
 		Fetcher: fetcher,
 		Gateway: func(h *site.Host) (site.Gateway, error) { return gateway(h, o, servingTLS) },
-		Modules: features(identity, parts{
-			processes: processes, fetcher: fetcher, neighbourAddr: o.NeighbourAddr,
-			upgrade: upkeepsite.Options{
-				DataDir: o.DataDir, Version: version, Supervised: os.Getenv(supervise.Env) != "",
-				Switch: func() { restarts.Store(true); cancel(nil) },
-			},
-		}),
+		Modules: features(identity, parts),
 		Version: version, Log: log, Metrics: metrics, Forget: identity.Forget,
 		Leaving: func() fleet.Leaving {
 			if restarts.Load() {
