@@ -24,8 +24,9 @@ const (
 
 // How events travel.
 const (
-	// flushAfter is how long an event may wait for others before it is written to the disk with them.
-	flushAfter = time.Second
+	// flushEvery is how often events are written to the disk at most, alarms aside: those that come together are
+	// written together.
+	flushEvery = time.Second
 	// batchSize is about how large a batch is: a slow link carries reports between two of them.
 	batchSize = 32 << 10
 	// sendTimeout bounds the wait for the acknowledgement of one.
@@ -43,9 +44,11 @@ const (
 	trafficEvery = 5 * time.Minute
 )
 
-// keepEvents writes events to the disk soon after they happened, and asks for them to be sent.
+// keepEvents writes events to the disk, one at once, those that follow it together soon after, and asks for them to
+// be sent.
 func (a *Agent) keepEvents(ctx context.Context) {
 	var again <-chan time.Time // set while the disk does not take what waits
+	var last time.Time
 	for {
 		send := a.unsent
 		select {
@@ -54,14 +57,20 @@ func (a *Agent) keepEvents(ctx context.Context) {
 		case <-a.outbox.Ready():
 		case <-again:
 		}
-		soon := time.NewTimer(flushAfter)
 		select {
-		case <-ctx.Done():
-		case <-soon.C:
 		case <-a.outbox.Urgent():
 			send = a.urgent
+		default:
+			soon := time.NewTimer(flushEvery - time.Since(last))
+			select {
+			case <-ctx.Done():
+			case <-soon.C:
+			case <-a.outbox.Urgent():
+				send = a.urgent
+			}
+			soon.Stop()
 		}
-		soon.Stop()
+		last = time.Now()
 		err := a.outbox.Flush()
 		a.setProblem(partOutbox, err)
 		if again = nil; err != nil {

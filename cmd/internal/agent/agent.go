@@ -307,7 +307,13 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 	if err != nil {
 		return err
 	}
-	fetcher := deliverysite.NewFetcher(site.NewHTTPFetcher(hubClient(identity, viaProxy), identity.HubURLs), identity.Now)
+	fetcher := deliverysite.NewFetcher(site.NewHTTPFetcher(hubClient(identity, viaProxy), identity.HubURLs), func() time.Time {
+		now, known := parts.clock.Now()
+		if !known {
+			return time.Time{}
+		}
+		return now
+	})
 	var restarts atomic.Bool // another agent follows this one at once
 	parts.fetcher, parts.neighbourAddr = fetcher, o.NeighbourAddr
 	parts.upgrade = upkeepsite.Options{

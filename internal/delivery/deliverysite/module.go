@@ -53,7 +53,6 @@ type Module struct {
 
 	mu         sync.Mutex
 	rules      delivery.Section
-	addresses  []string
 	heard      map[fleet.SiteName]bool
 	missed     map[fleet.SiteName]int
 	tried      map[fleet.Digest]tries

@@ -285,28 +285,6 @@ func (i *Identity) HubTime() (now time.Time, known bool) {
 	return last.Add(time.Since(i.heard)), true
 }
 
-// plausibleGap is how long after the hub's last word the machine's own clock is believed, while the hub is
-// away: a dead battery shows the year of a clock's making, and a box that is away for longer than this is
-// rarer than one whose clock is wrong.
-const plausibleGap = 2 * 365 * 24 * time.Hour
-
-// Now returns the time by which schedules run at this site: the hub's, once it was heard in this life of
-// the agent; before, the machine's own. It is zero while the time is unknown: when the machine's clock is
-// before the last word of the hub, or years after it.
-func (i *Identity) Now() time.Time { return i.timeBy(time.Now()) }
-
-// timeBy is Now when the machine's clock says own.
-func (i *Identity) timeBy(own time.Time) time.Time {
-	last, known := i.HubTime()
-	switch {
-	case known:
-		return last
-	case own.Before(last), own.After(last.Add(plausibleGap)):
-		return time.Time{}
-	}
-	return own
-}
-
 // Forget removes the identity from the disk, for a site that was deleted.
 func (i *Identity) Forget() error {
 	return errors.Join(remove(i.path), remove(filepath.Join(i.o.Dir, pendingFile)))

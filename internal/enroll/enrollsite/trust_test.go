@@ -146,34 +146,6 @@ func TestUntilRenewal(t *testing.T) {
 	}
 }
 
-// TestTimeOfSchedules: a site that restarts without its hub runs its schedules, and never in 1970 or 2040.
-func TestTimeOfSchedules(t *testing.T) {
-	last := time.Unix(1_800_000_000, 0).UTC()
-	year := 365 * 24 * time.Hour
-	for _, test := range []struct {
-		reason string
-		heard  bool
-		own    time.Time
-		want   time.Time // zero: unknown
-	}{
-		{"the hub was heard: its time counts, whatever the machine says", true, time.Unix(0, 0), last},
-		{"the hub is away, and the machine's clock says a week later", false, last.Add(year / 52), last.Add(year / 52)},
-		{"the machine woke in 1970", false, time.Unix(0, 0), time.Time{}},
-		{"the machine's clock is a second before the hub's last word", false, last.Add(-time.Second), time.Time{}},
-		{"the machine woke years after it", false, last.Add(14 * year), time.Time{}},
-	} {
-		t.Run(test.reason, func(t *testing.T) {
-			i := &Identity{state: state{HubTime: last.Unix()}}
-			if test.heard {
-				i.heard = time.Now()
-			}
-			if got := i.timeBy(test.own); got.Sub(test.want).Abs() > time.Minute || got.IsZero() != test.want.IsZero() {
-				t.Errorf("the time is %s, want %s", got, test.want)
-			}
-		})
-	}
-}
-
 func TestHubTimeNeverGoesBack(t *testing.T) {
 	s := state{HubTime: 100}
 	if s = s.with(wire.EnrollResponse{HubTime: 50}); s.HubTime != 100 {
