@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -267,7 +266,7 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 	}
 	agent, err := site.New(site.Options{
 		Site: identity.Site(), Member: identity.Member(), Dir: o.DataDir, Store: db, Bus: bus,
-		Fetcher: site.NewHTTPFetcher(hubClient(identity, viaProxy), identity.HubURLs),
+		Fetcher: site.NewHTTPFetcher(hubClient(identity.TLSConfig(), identity.Leaf, viaProxy), identity.HubURLs),
 		Gateway: func(h *site.Host) (site.Gateway, error) { return gateway(h, o, servingTLS) },
 		Modules: features(identity, processes, upkeepsite.Options{
 			DataDir: o.DataDir, Version: version, Supervised: os.Getenv(supervise.Env) != "", Switch: func() { cancel(nil) },
@@ -297,18 +296,6 @@ func gateway(h *site.Host, o sitecli.RunOptions, servingTLS *tls.Config) (site.G
 		Log: h.Log, Metrics: h.Metrics, Address: o.GatewayAddr, NextPort: !o.GatewayExact,
 		TLS: servingTLS, CertFile: o.TLSCert, KeyFile: o.TLSKey,
 	})
-}
-
-// hubClient fetches content from the hub's port as this member.
-func hubClient(identity *enrollsite.Identity, viaProxy func(*url.URL) (*url.URL, error)) *http.Client {
-	choose := http.ProxyFromEnvironment
-	if viaProxy != nil {
-		choose = func(r *http.Request) (*url.URL, error) { return viaProxy(r.URL) }
-	}
-	return &http.Client{Transport: &http.Transport{
-		Proxy: choose, TLSClientConfig: identity.TLSConfig(),
-		ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 4,
-	}}
 }
 
 func serveAdmin(ctx context.Context, wg *sync.WaitGroup, o sitecli.RunOptions, metrics *prometheus.Registry, log *slog.Logger) error {
