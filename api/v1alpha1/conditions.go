@@ -13,6 +13,9 @@ const (
 	// ConditionSecretMissing: a Secret that the app names is not there, or lacks a key. Sites that have an
 	// earlier copy keep it; no other site and no release is told until it is there again.
 	ConditionSecretMissing = "SecretMissing"
+	// ConditionDegraded: a site's agent says that something is wrong with itself or its machine, such as a full
+	// disk. What runs there goes on as far as it can.
+	ConditionDegraded = "Degraded"
 )
 
 // Reasons of conditions.
@@ -30,6 +33,7 @@ const (
 	ReasonAway            = "Away"
 	ReasonNeverConnected  = "NeverConnected"
 	ReasonRevoked         = "Revoked"
+	ReasonAgentProblems   = "AgentProblems"
 	ReasonSelectorInvalid = "SelectorInvalid"
 	ReasonUpdateInvalid   = "UpdateInvalid"
 	// ReasonConfigMapNotFound: valuesFrom names a ConfigMap or a key that is not there.
@@ -45,4 +49,22 @@ const (
 	ReasonSecretsInvalid     = "SecretsInvalid"
 	ReasonSecretNotFound     = "SecretNotFound"
 	ReasonSecretsUndelivered = "SecretsUndelivered"
+)
+
+// Conditions of a Task, as a Kubernetes Job has them. They are present only while they hold.
+const (
+	// ConditionComplete: every site succeeded.
+	ConditionComplete = "Complete"
+	// ConditionFailed: every site is done, and some failed, missed it or were cancelled.
+	ConditionFailed = "Failed"
+)
+
+// Reasons of conditions of Tasks and CronTasks.
+const (
+	ReasonComplete    = "Complete"
+	ReasonCancelled   = "Cancelled"
+	ReasonAppNotFound = "AppNotFound"
+	// ReasonScheduleInvalid: schedule is no cron expression, or a time that never comes.
+	ReasonScheduleInvalid = "ScheduleInvalid"
+	ReasonScheduled       = "Scheduled"
 )

@@ -22,6 +22,8 @@ func AddToScheme(s *runtime.Scheme) error {
 		&SiteClaim{}, &SiteClaimList{},
 		&App{}, &AppList{},
 		&Release{}, &ReleaseList{},
+		&Task{}, &TaskList{},
+		&CronTask{}, &CronTaskList{},
 	)
 	metav1.AddToGroupVersion(s, SchemeGroupVersion())
 	return nil

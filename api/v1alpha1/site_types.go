@@ -1,6 +1,9 @@
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // Site is one place that runs apps on its own: a shop, a toll gate, a factory box. Its labels are what
 // apps, grants and rings select it by.
@@ -51,6 +54,19 @@ type SiteSpec struct {
 	// +kubebuilder:validation:Pattern=`^$|^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$`
 	// +optional
 	TimeZone string `json:"timeZone,omitempty"`
+
+	// Downloads bounds how much of the site's link content may take, and when. Content that comes from a
+	// neighbour is not bounded.
+	// +optional
+	Downloads *SiteDownloads `json:"downloads,omitempty"`
+
+	// Network names the local network that the site is on, such as a building. Sites that name the same one are
+	// neighbours: their agents may take content from each other, and say at the hub whether they hear each other,
+	// which tells a dead site from a dead link. An agent takes part when it is run with --neighbour-addr.
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^$|^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$`
+	// +optional
+	Network string `json:"network,omitempty"`
 
 	// Fingerprint, if set, is that of the only machine that may join this site, as `skerry-site fingerprint`
 	// prints it there. It keeps a token from being used at the wrong place; it is not a secret. Members that
@@ -134,6 +150,43 @@ type SiteAgentStatus struct {
 	// +kubebuilder:validation:MaxLength=1024
 	// +optional
 	Message string `json:"message,omitempty"`
+}
+
+// SiteDownloads bounds what content takes of a site's link to the hub.
+type SiteDownloads struct {
+	// Bandwidth is how many bytes a second all downloads together may take, such as 512Ki; at least 1Ki. Unset
+	// means no bound.
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('1Ki')) >= 0",message="bandwidth is in bytes a second, at least 1Ki"
+	// +optional
+	Bandwidth *resource.Quantity `json:"bandwidth,omitempty"`
+
+	// Hours are when downloads may run, in the site's time zone; none means always. Outside of them they wait,
+	// also while the site does not know the time.
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=atomic
+	// +optional
+	Hours []TimeWindow `json:"hours,omitempty"`
+}
+
+// TimeWindow is a part of some days.
+//
+// +kubebuilder:validation:XValidation:rule="self.from != self.to",message="from and to are the same, which is no time at all; leave the window out for always"
+type TimeWindow struct {
+	// Days on which the window begins; none means every day.
+	// +kubebuilder:validation:MaxItems=7
+	// +kubebuilder:validation:items:Enum=mon;tue;wed;thu;fri;sat;sun
+	// +listType=set
+	// +optional
+	Days []string `json:"days,omitempty"`
+
+	// From is when it begins, such as "22:00".
+	// +kubebuilder:validation:Pattern=`^([01][0-9]|2[0-3]):[0-5][0-9]$`
+	From string `json:"from"`
+
+	// To is the first moment after it, such as "05:00"; a time before From is on the next day. "24:00" is the
+	// day's end.
+	// +kubebuilder:validation:Pattern=`^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$`
+	To string `json:"to"`
 }
 
 // SiteStatus is what the hub knows of a site.

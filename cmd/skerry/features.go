@@ -10,6 +10,8 @@ import (
 	"github.com/skerry-dev/skerry/cmd/internal/installer"
 	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/app/apphub"
+	"github.com/skerry-dev/skerry/internal/app/taskhub"
+	"github.com/skerry-dev/skerry/internal/delivery/deliveryhub"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollhub"
 	"github.com/skerry-dev/skerry/internal/event/eventhub"
 	"github.com/skerry-dev/skerry/internal/fleet"
@@ -27,6 +29,7 @@ import (
 type features struct {
 	enroll   *enrollhub.Feature
 	apps     *apphub.Feature
+	tasks    *taskhub.Feature
 	secrets  *secrethub.Feature
 	registry *registryFeature
 	bus      *busFeature
@@ -36,13 +39,14 @@ type features struct {
 	agents   *upkeephub.Feature
 }
 
-func newFeatures(siteBinaries string, metrics map[string]prometheus.Gatherer, bus *busParts, authority *enrollhub.Authority, gateways *enrollhub.GatewayAuthority) *features {
+func newFeatures(o hubOptions, metrics map[string]prometheus.Gatherer, bus *busParts, authority *enrollhub.Authority, gateways *enrollhub.GatewayAuthority) *features {
 	found := &bundles{}
 	f := &features{
-		enroll:  enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus.issuer, Authority: authority, Gateways: gateways, BusURLs: bus.siteURLs}),
+		enroll:  enrollhub.NewFeature(enrollhub.FeatureOptions{Issuer: bus.issuer, Authority: authority, Gateways: gateways, BusURLs: bus.siteURLs, TTL: o.credentialLife, OtherURLs: o.otherURLs}),
 		apps:    apphub.New(found),
+		tasks:   taskhub.New(found),
 		bus:     &busFeature{bus},
-		install: installer.New(siteBinaries),
+		install: installer.New(o.siteBinaries),
 		events:  eventhub.New(bus.store),
 		metrics: &metricsFeature{metrics},
 	}
@@ -55,18 +59,18 @@ func newFeatures(siteBinaries string, metrics map[string]prometheus.Gatherer, bu
 	return f
 }
 
-// siteContent is what a site may fetch: its apps' bundles and its agent.
+// siteContent is what a site may fetch: its apps' and tasks' bundles and its agent.
 func (f *features) siteContent(site fleet.SiteName) []app.Bundle {
-	all := f.apps.SiteBundles(site)
+	all := slices.Concat(f.apps.SiteBundles(site), f.tasks.SiteBundles(site))
 	if d := f.agents.Content(site); d != "" {
-		all = append(slices.Clip(all), app.Bundle{Repository: upkeep.Repository, Digest: d})
+		all = append(all, app.Bundle{Repository: upkeep.Repository, Digest: d})
 	}
 	return all
 }
 
 // liveContent is what must stay in the registry although no tag may name it.
 func (f *features) liveContent() []app.Bundle {
-	all := slices.Clip(f.apps.LiveBundles())
+	all := slices.Concat(f.apps.LiveBundles(), f.tasks.LiveBundles())
 	for _, d := range f.agents.Live() {
 		all = append(all, app.Bundle{Repository: upkeep.Repository, Digest: d})
 	}
@@ -86,10 +90,12 @@ func (f *features) list() []hub.Feature {
 		f.enroll,
 		f.registry,
 		f.apps,
+		f.tasks,
 		f.secrets,
 		f.agents,
 		f.install,
 		f.events,
+		deliveryhub.New(),
 		f.metrics,
 	}
 }

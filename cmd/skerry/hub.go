@@ -37,6 +37,10 @@ type hubOptions struct {
 	// addresses for certificates.
 	publicURL string
 	names     []string
+	// otherURLs are where sites reach the port too.
+	otherURLs []string
+	// credentialLife is how long a site's credentials hold; zero for the default.
+	credentialLife time.Duration
 	// kubeconfig names an existing cluster's API in place of the embedded one.
 	kubeconfig string
 	// inCluster uses the API of the cluster in which this runs as a pod.
@@ -125,7 +129,7 @@ func runHub(ctx context.Context, o hubOptions, events hubEvents, started func(ru
 	exported := map[string]prometheus.Gatherer{
 		"/metrics": telemetry.Join(metrics, ctrlmetrics.Registry), "/metrics/kubernetes": api.metrics,
 	}
-	features := newFeatures(o.siteBinaries, exported, bus, authority, gateways)
+	features := newFeatures(o, exported, bus, authority, gateways)
 	registry, err := ociregistry.Open(filepath.Join(o.dataDir, dirs.Registry), ociregistry.Options{
 		Authorizer: features.registry, Log: o.log.With("component", "registry"), Metrics: metrics,
 	})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/skerry-dev/skerry/cmd/internal/dirs"
 	"github.com/skerry-dev/skerry/cmd/internal/service"
 	"github.com/skerry-dev/skerry/internal/cli"
+	"github.com/skerry-dev/skerry/internal/enroll/enrollhub"
 	"github.com/skerry-dev/skerry/internal/telemetry"
 )
 
@@ -56,7 +58,7 @@ func newHubRun() *cobra.Command {
 			if o.log, err = telemetry.NewLogger(os.Stderr, logFormat, level); err != nil {
 				return cli.Usage(err)
 			}
-			if err := errors.Join(o.checkExternal(), checkBackups(cmd, o.backups)); err != nil {
+			if err := errors.Join(o.checkExternal(), o.checkSites(), checkBackups(cmd, o.backups)); err != nil {
 				return cli.Usage(err)
 			}
 			o.dataDir = dir
@@ -78,6 +80,8 @@ func newHubRun() *cobra.Command {
 	f.StringVar(&dataDir, "data-dir", "", "where everything is kept (default: $SKERRY_HOME, then $XDG_DATA_HOME/skerry; /var/lib/skerry for root)")
 	f.StringVar(&o.addr, "addr", "127.0.0.1:7443", "address of the port for sites and people")
 	f.StringVar(&o.publicURL, "public-url", "", "how sites and people reach that port (default: https:// and its address)")
+	f.StringArrayVar(&o.otherURLs, "other-url", nil, "https URL at which sites reach that port too, in join tokens after --public-url; may be given again")
+	f.DurationVar(&o.credentialLife, "credential-life", enrollhub.DefaultTTL, "how long a site's credentials hold; it renews them at two thirds of that")
 	f.StringArrayVar(&o.names, "name", nil, "DNS name or IP address for the certificates; may be given again")
 	f.StringVar(&o.kubeAddr, "kube-addr", "127.0.0.1:6443", "address of the embedded Kubernetes API")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "use the API of this cluster and start none")
@@ -107,6 +111,29 @@ func (o hubOptions) checkExternal() error {
 	}
 	if (e.url == "") != (e.account == "" && e.signingKey == "") || e.url != "" && (e.account == "" || e.signingKey == "") {
 		return fmt.Errorf("--nats-url, --nats-account and --nats-signing-key belong together")
+	}
+	return nil
+}
+
+// Bounds of what sites are given.
+const (
+	minCredentialLife = 10 * time.Second
+	maxCredentialLife = 7 * 24 * time.Hour
+	maxOtherURLs      = 7 // a join token holds eight
+)
+
+// checkSites refuses addresses and credentials of which sites could make nothing.
+func (o hubOptions) checkSites() error {
+	if o.credentialLife < minCredentialLife || o.credentialLife > maxCredentialLife {
+		return fmt.Errorf("--credential-life %s: want %s to %s", o.credentialLife, minCredentialLife, maxCredentialLife)
+	}
+	if len(o.otherURLs) > maxOtherURLs {
+		return fmt.Errorf("--other-url is given %d times, want at most %d", len(o.otherURLs), maxOtherURLs)
+	}
+	for _, raw := range o.otherURLs {
+		if u, err := url.Parse(raw); err != nil || u.Scheme != "https" || u.Host == "" {
+			return fmt.Errorf("--other-url %q: want https:// and a host, such as https://hub.example.com:7443", raw)
+		}
 	}
 	return nil
 }

@@ -26,7 +26,7 @@ type registryFeature struct {
 	bundles  *bundles
 	// member returns the site whose certificate made a request; an error when none did.
 	member func(*http.Request) (fleet.SiteName, fleet.MemberID, error)
-	// siteBundles and liveBundles are those of the feature of apps.
+	// siteBundles and liveBundles are those of apps and tasks together.
 	siteBundles func(fleet.SiteName) []app.Bundle
 	liveBundles func() []app.Bundle
 

@@ -84,7 +84,7 @@ func DecodeSection(data []byte) (Section, error) {
 	}
 	seen := map[fleet.AppKey]bool{}
 	for i, p := range s.Apps {
-		if err := p.validate(); err != nil {
+		if err := p.Validate(); err != nil {
 			return Section{}, fmt.Errorf("section apps: apps[%d]: %w: %w", i, err, wire.ErrMessage)
 		}
 		if seen[p.App] {
@@ -95,7 +95,8 @@ func DecodeSection(data []byte) (Section, error) {
 	return s, nil
 }
 
-func (p Placement) validate() error {
+// Validate reports the first field that cannot be used.
+func (p Placement) Validate() error {
 	if err := p.App.Validate(); err != nil {
 		return err
 	}

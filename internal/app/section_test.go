@@ -71,8 +71,13 @@ func frozen() map[string]any {
 			},
 			Outbound: []string{"api.example.com:443"}, KeyValue: &app.WasmKeyValue{Keys: 1, Bytes: 2},
 			Tasks:     []app.WasmTask{{Name: "poll", Args: []string{"-v"}}},
-			Schedules: []app.WasmSchedule{{Name: "night", Args: []string{"-n"}, Cron: "0 3 * * *", TimeoutSeconds: 1}},
+			Schedules: []app.WasmSchedule{{Name: "night", Args: []string{"-n"}, ScheduleRules: app.ScheduleRules{Cron: "0 3 * * *"}, TimeoutSeconds: 1}},
 			Data:      []string{"db"}, ExclusiveData: true,
+		}},
+		"config-wasm-schedules.json": app.BundleConfig{Runtime: app.RuntimeWasm, Wasm: &app.WasmConfig{
+			Schedules: []app.WasmSchedule{{Name: "night", ScheduleRules: app.ScheduleRules{
+				Cron: "0 3 * * *", Concurrency: app.ConcurrencyForbid, Missed: app.MissedRunAll, StartingDeadlineSeconds: 60,
+			}}},
 		}},
 		"config-defaults.json": app.BundleConfig{Name: "hello", Version: "1.0.0", Runtime: app.RuntimeProcess, Process: &app.ProcessConfig{
 			Command: []string{"bin/hello"},

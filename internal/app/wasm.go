@@ -9,9 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
-
-	"github.com/robfig/cron/v3"
 
 	"github.com/skerry-dev/skerry/internal/fleet"
 )
@@ -97,9 +94,7 @@ type WasmTask struct {
 type WasmSchedule struct {
 	Name string   `json:"name"`
 	Args []string `json:"args,omitempty"`
-	// Cron is five fields (minute, hour, day of month, month, day of week) or @hourly, @daily, @weekly,
-	// @monthly or @yearly. The times are UTC.
-	Cron string `json:"cron"`
+	ScheduleRules
 	// TimeoutSeconds of one run, 300; at most a day.
 	TimeoutSeconds int `json:"timeoutSeconds,omitempty"`
 }
@@ -216,34 +211,14 @@ func (w *WasmConfig) validateTasks() error {
 		if err := check(field, s.Name, s.Args); err != nil {
 			return err
 		}
-		if _, err := ParseCron(s.Cron); err != nil {
-			return fmt.Errorf("%s.cron: %w: %w", field, err, ErrBundle)
+		if err := s.ScheduleRules.Validate(); err != nil {
+			return fmt.Errorf("%s.%w: %w", field, err, ErrBundle)
 		}
 		if err := checkRanges(field, []ranged{{"timeoutSeconds", int64(s.TimeoutSeconds), maxSeconds}}); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// cronParser reads what crontab(5) describes, without seconds.
-var cronParser = cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor)
-
-// ParseCron reads the cron expression of a schedule.
-func ParseCron(expr string) (cron.Schedule, error) {
-	// A time zone of its own and intervals are left out: the zone is the site's, and an interval that
-	// begins at the agent's start is no time that two sites share.
-	if strings.Contains(expr, "=") || strings.HasPrefix(expr, "@every") || len(expr) > 256 {
-		return nil, fmt.Errorf("%q: want five fields such as \"*/5 * * * *\", or @hourly, @daily, @weekly, @monthly, @yearly", expr)
-	}
-	s, err := cronParser.Parse(expr)
-	if err != nil {
-		return nil, fmt.Errorf("%q: %w", expr, err)
-	}
-	if s.Next(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
-		return nil, fmt.Errorf("%q: this time never comes", expr)
-	}
-	return s, nil
 }
 
 // Outbound is one entry of an allow-list.

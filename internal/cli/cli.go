@@ -21,6 +21,7 @@ import (
 	"github.com/skerry-dev/skerry/internal/cli/hubca"
 	"github.com/skerry-dev/skerry/internal/cli/hubclient"
 	"github.com/skerry-dev/skerry/internal/cli/siteupgrade"
+	"github.com/skerry-dev/skerry/internal/cli/taskcli"
 )
 
 // Exit codes of the command.
@@ -146,7 +147,10 @@ func New(version string, streams genericiooptions.IOStreams, s Starters) *cobra.
 			root.AddCommand(c)
 		}
 	}
-	add(groupApps, newApp(g), newPush(g), newStatus(g), newLogs(g), newWhy(g), newRender(g))
+	tasks := taskcli.New(taskcli.Deps{
+		Streams: streams, Hub: g.hub, Objects: g.objects, Namespace: g.namespace, Usage: Usage, Hint: Hint, Group: GroupRun,
+	})
+	add(groupApps, newApp(g), newPush(g), newStatus(g), newLogs(g), newWhy(g), newRender(g), tasks)
 	events := eventcli.New(eventcli.Env{Hub: g.hub, Namespace: flags.Namespace, DefaultNamespace: g.namespace, Out: streams.Out, Usage: Usage})
 	add(groupFleet, newSite(g, append(s.SiteCommands, siteupgrade.New(siteupgrade.Deps{Hub: g.hub, Objects: g.objects, Usage: Usage, Out: streams.Out}))), events, newUser(g))
 	add(groupObjects, objectCommands(g)...)

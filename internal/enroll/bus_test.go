@@ -3,8 +3,10 @@ package enroll_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,6 +93,15 @@ func TestRevokedMember(t *testing.T) {
 		}
 	}
 	wantRefused(t, id.Renew(t.Context()), wire.RefusedRevoked)
+	// The hub puts a revocation in force whenever it looks at the site; the audit tells it once.
+	h.revoke(t, id)
+	told := strings.Count(h.log.String(), fmt.Sprintf(`"audit":"revoke","site":"shop-1","member":"%s","cause":"revoked"`, id.Member()))
+	if told != 1 {
+		t.Errorf("the audit tells the revocation %d times:\n%s", told, h.log.String())
+	}
+	if !strings.Contains(h.log.String(), `"decision":"Revoked"`) {
+		t.Errorf("the audit does not tell the refusal:\n%s", h.log.String())
+	}
 	if status, _ := whoAmI(t, id); status == 200 {
 		t.Error("its certificate is still taken")
 	}

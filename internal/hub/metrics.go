@@ -28,21 +28,30 @@ func (c linksCollector) Collect(ch chan<- prometheus.Metric) {
 
 // zonesCollector tells which zones are silent as a whole, when it is asked.
 type zonesCollector struct {
-	zones *outage.Zones
-	desc  *prometheus.Desc
+	zones        *outage.Zones
+	count, sites *prometheus.Desc
 }
 
 func newZonesCollector(z *outage.Zones) zonesCollector {
-	return zonesCollector{z, prometheus.NewDesc("skerry_hub_zone_silent_sites", "Sites away in a zone that fell silent as a whole; absent for others.", []string{"zone"}, nil)}
+	return zonesCollector{
+		zones: z,
+		count: prometheus.NewDesc("skerry_hub_zones_silent", "Zones that fell silent as a whole.", nil, nil),
+		sites: prometheus.NewDesc("skerry_hub_zone_silent_sites", "Sites away in a zone that fell silent as a whole; absent for others.", []string{"zone"}, nil),
+	}
 }
 
 // Describe implements prometheus.Collector.
-func (c zonesCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
+func (c zonesCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- c.count
+	ch <- c.sites
+}
 
 // Collect implements prometheus.Collector.
 func (c zonesCollector) Collect(ch chan<- prometheus.Metric) {
-	for _, z := range c.zones.Outages() {
-		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(z.Away), z.Name)
+	outages := c.zones.Outages()
+	ch <- prometheus.MustNewConstMetric(c.count, prometheus.GaugeValue, float64(len(outages)))
+	for _, z := range outages {
+		ch <- prometheus.MustNewConstMetric(c.sites, prometheus.GaugeValue, float64(z.Away), z.Name)
 	}
 }
 

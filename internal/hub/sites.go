@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -121,6 +124,7 @@ func (r *siteReconciler) observe(site *v1alpha1.Site) time.Duration {
 		site.Status.Hardware = v1alpha1.Hardware{
 			Hostname: hw.Hostname, OS: hw.OS, Arch: hw.Arch, Kernel: hw.Kernel, CPUs: int32(hw.CPUs), MemoryBytes: hw.MemoryBytes,
 		}
+		showProblems(site, report)
 	}
 	cond := metav1.Condition{Type: v1alpha1.ConditionReady, ObservedGeneration: site.Generation}
 	var again time.Duration
@@ -215,4 +219,28 @@ func (r *siteReconciler) wipeWait(site *v1alpha1.Site, name fleet.SiteName) time
 		return min(max(left, 0), wire.AliveSeconds*time.Second)
 	}
 	return max(left, 0)
+}
+
+// maxProblems bounds the text of a site's problems in its status, in bytes.
+const maxProblems = 1024
+
+// showProblems says in the site's status what its agent reports to be wrong with itself or its machine, such
+// as a disk that is full. The condition goes when the agent says that all is well.
+func showProblems(site *v1alpha1.Site, report wire.Report) {
+	if len(report.Problems) == 0 {
+		meta.RemoveStatusCondition(&site.Status.Conditions, v1alpha1.ConditionDegraded)
+		return
+	}
+	var said []string
+	for _, part := range slices.Sorted(maps.Keys(report.Problems)) {
+		said = append(said, part+": "+report.Problems[part])
+	}
+	text := strings.ToValidUTF8(strings.Join(said, "; "), "?")
+	if len(text) > maxProblems {
+		text = strings.ToValidUTF8(text[:maxProblems], "") + "…"
+	}
+	meta.SetStatusCondition(&site.Status.Conditions, metav1.Condition{
+		Type: v1alpha1.ConditionDegraded, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonAgentProblems,
+		Message: text, ObservedGeneration: site.Generation,
+	})
 }

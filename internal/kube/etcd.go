@@ -90,12 +90,18 @@ func startEtcd(ctx context.Context, dir string, certs pki, quota int64, log *slo
 		}
 		return s, nil
 	case err := <-etcd.Err():
-		s.stop()
+		s.abort()
 		return nil, fmt.Errorf("start etcd in %s: %w", cfg.Dir, err)
 	case <-ctx.Done():
-		s.stop()
+		s.abort()
 		return nil, fmt.Errorf("start etcd in %s: %w", cfg.Dir, ctx.Err())
 	}
+}
+
+// abort ends an etcd that never was ready: its Close would wait for servers that begin when it is.
+func (s *etcdServer) abort() {
+	s.etcd.Server.HardStop()
+	s.stop()
 }
 
 // stop ends etcd after what is under way and releases its files.

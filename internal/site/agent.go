@@ -202,16 +202,17 @@ func (a *Agent) notifyChanged() { replace(a.changed, struct{}{}) }
 // returns ErrWiped when the hub deleted this site.
 func (a *Agent) Run(ctx context.Context) error {
 	local, err := a.listen(a.o.Dir)
-	if err != nil {
-		return err
-	}
+	// Nobody can ask the agent then; its apps run all the same.
+	a.setProblem(localPart, err)
 	a.started()
 	defer a.closeOutbox()
 	started := 0
 	defer func() { a.stop(ctx, a.modules[:started]) }()
 	for _, m := range a.modules {
 		if err := m.Start(ctx); err != nil {
-			local.Close()
+			if local != nil {
+				local.Close()
+			}
 			return fmt.Errorf("start module %s: %w", m.Name(), err)
 		}
 		started++
@@ -221,7 +222,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { serveLocal(ctx, local, a.local, a.log) })
+	wg.Go(func() { a.keepLocal(ctx, local) })
 	wg.Go(func() { a.report(ctx) })
 	wg.Go(func() { a.stayAlive(ctx) })
 	wg.Go(func() { a.calls.run(ctx) })

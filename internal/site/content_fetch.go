@@ -21,6 +21,10 @@ type Fetcher interface {
 	Fetch(ctx context.Context, repository string, ref ContentRef, offset int64) (io.ReadCloser, error)
 }
 
+// ErrDisk is wrapped by errors of Ensure that are the site's own disk's: it is full, read-only or bad. Asking
+// the hub again would be in vain; the caller says so and tries again later.
+var ErrDisk = errors.New("this site's disk fails")
+
 const (
 	// maxWrong is how many times in a row content may arrive complete and wrong.
 	maxWrong = 5
@@ -131,13 +135,16 @@ func (c *ContentDir) fly(ctx context.Context, f *flight) {
 	close(f.done)
 }
 
-// download tries until the blob is there, ctx ends, or the content was wrong too many times.
+// download tries until the blob is there, ctx ends, the disk fails, or the content was wrong too many times.
 func (c *ContentDir) download(ctx context.Context, f *flight) error {
 	var failures, wrong int
 	for try := 0; ; try++ {
 		progress, err := c.takeTurn(ctx, f, try)
 		if err == nil {
 			return nil
+		}
+		if errors.Is(err, ErrDisk) {
+			return err
 		}
 		if progress {
 			failures = 0
@@ -181,17 +188,17 @@ func (c *ContentDir) repository(f *flight, try int) string {
 func (c *ContentDir) attempt(ctx context.Context, repository string, ref ContentRef) (progress bool, err error) {
 	file, err := os.OpenFile(c.partial(ref.Digest), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return false, fmt.Errorf("open partial file: %w", err)
+		return false, fmt.Errorf("open partial file: %w: %w", ErrDisk, err)
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	// What is there is hashed again each time: a kill or a full disk may have left anything behind.
 	sum := fleet.NewVerifier()
 	have, err := io.Copy(sum, file)
 	if err != nil {
-		return false, fmt.Errorf("read partial file: %w", err)
+		return false, fmt.Errorf("read partial file: %w: %w", ErrDisk, err)
 	}
 	if have < ref.Size {
-		n, err := c.receive(ctx, repository, ref, have, io.MultiWriter(file, sum))
+		n, err := c.receive(ctx, repository, ref, have, io.MultiWriter(diskWriter{file}, sum))
 		progress = n > 0
 		have += n
 		if errors.Is(err, fleet.ErrDigest) {
@@ -206,6 +213,18 @@ func (c *ContentDir) attempt(ctx context.Context, repository string, ref Content
 		return progress, errors.Join(err, file.Truncate(0))
 	}
 	return progress, c.finish(file, ref.Digest)
+}
+
+// diskWriter tells errors of the disk from those of the network.
+type diskWriter struct{ w io.Writer }
+
+// Write implements io.Writer.
+func (d diskWriter) Write(p []byte) (int, error) {
+	n, err := d.w.Write(p)
+	if err != nil {
+		err = fmt.Errorf("write partial file: %w: %w", ErrDisk, err)
+	}
+	return n, err
 }
 
 // receive writes what is missing of the blob, and not one byte more.
@@ -240,13 +259,17 @@ func expectEnd(body io.Reader, size int64) error {
 
 // finish gives a complete download its name, on disk when it returns.
 func (c *ContentDir) finish(file *os.File, digest fleet.Digest) error {
-	if err := errors.Join(file.Sync(), file.Chmod(0o400)); err != nil {
-		return fmt.Errorf("store content: %w", err)
+	err := errors.Join(file.Sync(), file.Chmod(0o400))
+	if err == nil {
+		err = os.Rename(file.Name(), c.blob(digest))
 	}
-	if err := os.Rename(file.Name(), c.blob(digest)); err != nil {
-		return fmt.Errorf("store content: %w", err)
+	if err == nil {
+		err = errors.Join(syncDir(c.blobDir()), syncDir(c.partialDir()))
 	}
-	return errors.Join(syncDir(c.blobDir()), syncDir(c.partialDir()))
+	if err != nil {
+		return fmt.Errorf("store content: %w: %w", ErrDisk, err)
+	}
+	return nil
 }
 
 func syncDir(name string) error {

@@ -135,7 +135,13 @@ func (f *httpFetcher) get(ctx context.Context, url, path string, ref ContentRef,
 		return nil, err
 	}
 	if err := checkAnswer(resp, path, ref, offset); err != nil {
-		return nil, errors.Join(err, resp.Body.Close())
+		err = errors.Join(err, resp.Body.Close())
+		if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden {
+			// A connection shows the certificate with which it began for as long as it lives, and attempts
+			// would keep it alive. The next one shows the newest.
+			f.client.CloseIdleConnections()
+		}
+		return nil, err
 	}
 	if resp.StatusCode == http.StatusOK && offset > 0 {
 		// The other side does not know ranges: what is here already arrives again.

@@ -381,3 +381,28 @@ type anyone struct{}
 func (anyone) Authorize(*http.Request, string, ociregistry.Action, ociregistry.Target) error {
 	return nil
 }
+
+// TestRefusedConnectionIsNotUsedAgain: a connection shows the certificate with which it began, so that after
+// a renewal a refused one would be refused for as long as attempts keep it alive.
+func TestRefusedConnectionIsNotUsedAgain(t *testing.T) {
+	for _, code := range []int{http.StatusUnauthorized, http.StatusForbidden} {
+		old := ""
+		f := answers(t, func(w http.ResponseWriter, r *http.Request) {
+			if old == "" || r.RemoteAddr == old {
+				old = r.RemoteAddr
+				http.Error(w, "the certificate of this connection has ended", code)
+				return
+			}
+			_, _ = io.WriteString(w, "0123456789")
+		})
+		ref := ContentRef{Digest: fleet.DigestOf([]byte("0123456789")), Size: 10}
+		if _, err := f.Fetch(t.Context(), "default/hello", ref, 0); err == nil {
+			t.Fatalf("%d is no error", code)
+		}
+		body, err := f.Fetch(t.Context(), "default/hello", ref, 0)
+		if err != nil {
+			t.Fatalf("after %d: %v", code, err)
+		}
+		body.Close()
+	}
+}

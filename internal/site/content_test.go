@@ -567,3 +567,24 @@ func TestContentConcurrency(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestContentSaysThatTheDiskFails: asking the hub again does not mend a disk, so the caller is told, and the
+// next Ensure after it was mended works.
+func TestContentSaysThatTheDiskFails(t *testing.T) {
+	s := &source{content: map[fleet.Digest][]byte{}}
+	c := content(t, s)
+	ref := s.add([]byte("hello"))
+	inTheWay := c.partial(ref.Digest)
+	if err := os.Mkdir(inTheWay, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Ensure(t.Context(), "default/hello", ref); !errors.Is(err, ErrDisk) {
+		t.Errorf("with a disk that cannot be written: %v", err)
+	}
+	if err := os.Remove(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Ensure(t.Context(), "default/hello", ref); err != nil {
+		t.Errorf("when the disk is well: %v", err)
+	}
+}

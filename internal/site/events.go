@@ -24,8 +24,9 @@ const (
 
 // How events travel.
 const (
-	// flushAfter is how long an event may wait for others before it is written to the disk with them.
-	flushAfter = time.Second
+	// flushEvery is how often events are written to the disk at most, alarms aside: those that come together are
+	// written together.
+	flushEvery = time.Second
 	// batchSize is about how large a batch is: a slow link carries reports between two of them.
 	batchSize = 32 << 10
 	// sendTimeout bounds the wait for the acknowledgement of one.
@@ -37,28 +38,44 @@ const (
 	sendAfterLink = 30 * time.Second
 	// refusedEvery is how often a hub that takes no events is asked again: it may be older than this agent.
 	refusedEvery = 5 * time.Minute
+	// flushAgain is when events are written again that the disk did not take.
+	flushAgain = 10 * time.Second
 	// trafficEvery is how often the requests that the gateway counted become samples.
 	trafficEvery = 5 * time.Minute
 )
 
-// keepEvents writes events to the disk soon after they happened, and asks for them to be sent.
+// keepEvents writes events to the disk, one at once, those that follow it together soon after, and asks for them to
+// be sent.
 func (a *Agent) keepEvents(ctx context.Context) {
+	var again <-chan time.Time // set while the disk does not take what waits
+	var last time.Time
 	for {
 		send := a.unsent
 		select {
 		case <-ctx.Done():
 			return // the rest is written when the modules have stopped
 		case <-a.outbox.Ready():
+		case <-again:
 		}
-		soon := time.NewTimer(flushAfter)
 		select {
-		case <-ctx.Done():
-		case <-soon.C:
 		case <-a.outbox.Urgent():
 			send = a.urgent
+		default:
+			soon := time.NewTimer(flushEvery - time.Since(last))
+			select {
+			case <-ctx.Done():
+			case <-soon.C:
+			case <-a.outbox.Urgent():
+				send = a.urgent
+			}
+			soon.Stop()
 		}
-		soon.Stop()
-		a.setProblem(partOutbox, a.outbox.Flush())
+		last = time.Now()
+		err := a.outbox.Flush()
+		a.setProblem(partOutbox, err)
+		if again = nil; err != nil {
+			again = time.After(flushAgain)
+		}
 		replace(send, struct{}{})
 	}
 }

@@ -88,6 +88,25 @@ func listenLocal(dir string) (net.Listener, error) {
 	return l, nil
 }
 
+// localPart names the local socket among an agent's problems.
+const localPart = "local socket"
+
+// localAgain is when to try again to listen on the local socket, as on a disk that was full.
+const localAgain = 5 * time.Second
+
+// keepLocal serves the local socket, and opens it first when it could not be opened before.
+func (a *Agent) keepLocal(ctx context.Context, l net.Listener) {
+	for l == nil {
+		if !sleep(ctx, localAgain) {
+			return
+		}
+		var err error
+		l, err = a.listen(a.o.Dir)
+		a.setProblem(localPart, err)
+	}
+	serveLocal(ctx, l, a.local, a.log)
+}
+
 func serveLocal(ctx context.Context, l net.Listener, mux *http.ServeMux, log *slog.Logger) {
 	server := &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10,

@@ -41,6 +41,12 @@ type LinkWatcher interface {
 	LinkChanged(fleet.Link)
 }
 
+// Hearer is a Module that listens for the site's neighbours.
+type Hearer interface {
+	// Hears returns the neighbours that the module looks for, and whether it hears them.
+	Hears() map[fleet.SiteName]bool
+}
+
 // Host is what the agent gives a module when it is made. All of it is safe for concurrent use.
 type Host struct {
 	// Name of this site.

@@ -81,7 +81,11 @@ func (a *Agent) sendReport(ctx context.Context) error {
 
 func (a *Agent) makeReport() (wire.Report, error) {
 	modules := map[string]json.RawMessage{}
+	var neighbours map[fleet.SiteName]bool
 	for _, m := range a.modules {
+		if h, ok := m.(Hearer); ok {
+			neighbours = h.Hears()
+		}
 		v := m.Report()
 		if v == nil {
 			continue
@@ -102,7 +106,7 @@ func (a *Agent) makeReport() (wire.Report, error) {
 		Site: a.o.Site, Member: a.o.Member, Epoch: a.epoch, Sequence: sequence,
 		HubEpoch: a.manifest.HubEpoch, Generation: a.manifest.Generation, Wiped: a.wiped,
 		Version: a.o.Version, Hardware: ReadHardware(), Gateway: a.gateway.URL(),
-		Problems: maps.Clone(a.problems), Modules: modules,
+		Neighbours: neighbours, Problems: maps.Clone(a.problems), Modules: modules,
 	}, nil
 }
 

@@ -118,7 +118,7 @@ func (s settings) fill(cmd *cobra.Command, o *RunOptions) {
 		said string
 	}{
 		{"gateway-addr", &o.GatewayAddr, s.GatewayAddr}, {"tls-cert", &o.TLSCert, s.TLSCert}, {"tls-key", &o.TLSKey, s.TLSKey},
-		{"ca-file", &o.CAFile, s.CAFile}, {"log-level", &o.LogLevel, s.LogLevel}, {"log-format", &o.LogFormat, s.LogFormat},
+		{"ca-file", &o.CAFile, s.CAFile}, {"neighbour-addr", &o.NeighbourAddr, s.NeighbourAddr}, {"log-level", &o.LogLevel, s.LogLevel}, {"log-format", &o.LogFormat, s.LogFormat},
 	} {
 		if v.said != "" && !cmd.Flags().Changed(v.flag) {
 			*v.to = v.said

@@ -47,6 +47,8 @@ type RunOptions struct {
 	// GatewayAddr is where the site answers; GatewayExact when another port will not do.
 	GatewayAddr  string
 	GatewayExact bool
+	// NeighbourAddr is where neighbours on the same network are answered; empty: none are.
+	NeighbourAddr string
 	// TLSCert and TLSKey are files for a gateway on an address that is not loopback; both or neither.
 	// Without them such a gateway has a certificate of the hub's authority for gateways, for GatewayNames
 	// beside the addresses that it listens on.
@@ -115,6 +117,7 @@ func newRun(d Deps) *cobra.Command {
 	f.StringVar(&o.Join, "join", "", "join token, needed once")
 	f.StringVar(&o.Claim, "claim", "", "claim code, to wait for somebody's approval instead")
 	f.StringVar(&o.GatewayAddr, "gateway-addr", "127.0.0.1:8080", "where the site answers; on loopback a taken port is replaced by a free one")
+	f.StringVar(&o.NeighbourAddr, "neighbour-addr", "", "where this site answers its neighbours on the local network (Site.spec.network), such as 0.0.0.0:7444; empty: it takes no part")
 	f.StringVar(&o.TLSCert, "tls-cert", "", "certificate (PEM) of the gateway; default: one of the hub's authority for gateways, except on loopback")
 	f.StringVar(&o.TLSKey, "tls-key", "", "key (PEM) of the gateway")
 	f.StringArrayVar(&o.GatewayNames, "gateway-name", nil, "DNS name or address in the certificate of the hub's authority, beside those of --gateway-addr; may be repeated")

@@ -132,7 +132,7 @@ func (s *server) testColumns(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]string{ // wide ones in brackets
-		"sites":      "Name Ready Link Zone Version URL (Arch) (Host) Age",
+		"sites":      "Name Ready Link Belief Zone Version URL (Arch) (Host) Age",
 		"apps":       "Name Ready Version Sites Updated Healthy (Waiting) (Failed) (Release) (Message) Age",
 		"releases":   "Name App Version Runtime (Bundle) Age",
 		"siteclaims": "Name Fingerprint Hostname Arch From Decision Site (Member) Age",

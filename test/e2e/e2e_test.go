@@ -44,6 +44,7 @@ func TestFleet(t *testing.T) {
 	t.Run("scripts", func(t *testing.T) { scripts(t, f) })
 	t.Run("another registry", func(t *testing.T) { outside(t, f) })
 	t.Run("teams", func(t *testing.T) { teams(t, f) })
+	t.Run("tasks and schedules", func(t *testing.T) { tasks(t, f) })
 	t.Run("a fourth site joins, runs, and is cut off", func(t *testing.T) { fourthSite(t, f) })
 	t.Run("hardware is replaced under one name", func(t *testing.T) { replaced(t, f) })
 	t.Run("machines boot with a file and nobody", func(t *testing.T) { firstBoot(t, f) })
@@ -54,6 +55,7 @@ func TestFleet(t *testing.T) {
 		}
 	})
 	t.Run("sites go on when the hub is killed, and are adopted again", func(t *testing.T) { adopt(t, f) })
+	t.Run("what happened without the hub is told when it is back", func(t *testing.T) { happened(t, f) })
 	t.Run("Ctrl-C stops everything, and up continues", func(t *testing.T) { restart(t, f) })
 	t.Run("a deleted site is wiped", func(t *testing.T) { wiped(t, f) })
 }

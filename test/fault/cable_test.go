@@ -12,61 +12,13 @@ import (
 	"time"
 
 	"github.com/skerry-dev/skerry/internal/fleet"
-	"github.com/skerry-dev/skerry/internal/testenv"
+	"github.com/skerry-dev/skerry/test/fault/link"
 	"github.com/skerry-dev/skerry/test/fleettest"
 )
 
-// cable is a network of two hosts: this one, and one in a network namespace of its own, joined by a cable
-// that can be pulled.
-type cable struct {
-	t         *testing.T
-	namespace string
-	// near is this host's end, with address here; the other host has address there.
-	near, here, there string
-}
-
-// namespaces is the right to make them, which not every container gives.
-func namespaces() testenv.Need {
-	return testenv.Need{Name: "the right to make network namespaces", Met: func() bool {
-		return exec.Command("unshare", "--net", "ip", "link", "add", "type", "veth").Run() == nil
-	}}
-}
-
-func newCable(t *testing.T) *cable {
-	t.Helper()
-	testenv.Require(t, testenv.Root(), testenv.Tool("ip"), testenv.Tool("nsenter"), testenv.Tool("unshare"), namespaces())
-	id := os.Getpid() % 65536
-	c := &cable{
-		t: t, namespace: fmt.Sprintf("skerry-%d", id), near: fmt.Sprintf("sk%d", id),
-		here: fmt.Sprintf("10.%d.%d.1", 200+id>>14, id&255), there: fmt.Sprintf("10.%d.%d.2", 200+id>>14, id&255),
-	}
-	c.ip("netns", "add", c.namespace)
-	t.Cleanup(func() { c.ip("netns", "del", c.namespace) })
-	c.ip("link", "add", c.near, "type", "veth", "peer", "name", "eth0", "netns", c.namespace)
-	c.ip("addr", "add", c.here+"/24", "dev", c.near)
-	c.ip("link", "set", c.near, "up")
-	for _, args := range [][]string{{"addr", "add", c.there + "/24", "dev", "eth0"}, {"link", "set", "eth0", "up"}, {"link", "set", "lo", "up"}} {
-		c.ip(append([]string{"-n", c.namespace}, args...)...)
-	}
-	return c
-}
-
-func (c *cable) ip(args ...string) {
-	c.t.Helper()
-	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
-		c.t.Fatalf("ip %s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-}
-
-// at is the command line that runs a program at the other host. Not `ip netns exec`, which would hide the
-// machine's control groups.
-func (c *cable) at(args ...string) []string {
-	return append([]string{"--net=/run/netns/" + c.namespace}, args...)
-}
-
-// get asks a URL from the other host.
-func (c *cable) get(url string) (string, error) {
-	out, err := exec.Command("nsenter", c.at("curl", "-sS", "--max-time", "5", "--fail", url)...).CombinedOutput()
+// get asks a URL from another host.
+func get(from *link.Namespace, url string) (string, error) {
+	out, err := exec.Command("nsenter", from.Args("curl", "-sS", "--max-time", "5", "--fail", url)...).CombinedOutput()
 	return string(out), err
 }
 
@@ -119,14 +71,14 @@ func runUntil(t *testing.T, name string, args ...string) (stop func()) {
 // without the hub, and takes what it missed when the cable is back.
 func TestCable(t *testing.T) {
 	fleettest.Require(t)
-	c := newCable(t)
-	h := fleettest.StartHub(t, programs, fleettest.NewDir(t), "--addr", c.here+":7443", "--name", c.here,
-		"--public-url", "https://"+c.here+":7443", "--kube-addr", "127.0.0.1:0")
+	c := link.New(t).Cable()
+	h := fleettest.StartHub(t, programs, fleettest.NewDir(t), "--addr", c.Here+":7443", "--name", c.Here,
+		"--public-url", "https://"+c.Here+":7443", "--kube-addr", "127.0.0.1:0")
 	token := h.Token(t, "toll-1", "--label", "kind=toll")
 	placeHello(t, h, "1.0.0")
 	dir := fleettest.NewDir(t)
 	agent := func(token string) (stop func()) {
-		args := c.at(programs.Site, "run", "--data-dir", dir, "--gateway-addr", "127.0.0.1:8081")
+		args := c.Args(programs.Site, "run", "--data-dir", dir, "--gateway-addr", "127.0.0.1:8081")
 		if token != "" {
 			args = append(args, "--join", token)
 		}
@@ -137,7 +89,7 @@ func TestCable(t *testing.T) {
 	serves := func(what, want string) {
 		t.Helper()
 		fleettest.Eventually(t, time.Minute, what, func() string {
-			if said, err := c.get(url); err != nil || !strings.Contains(said, want) {
+			if said, err := get(c.Namespace, url); err != nil || !strings.Contains(said, want) {
 				return fmt.Sprint(said, err)
 			}
 			return ""
@@ -145,7 +97,7 @@ func TestCable(t *testing.T) {
 	}
 	serves("the site serves", "from toll-1: hello 1.0.0")
 
-	c.ip("link", "set", c.near, "down")
+	c.Pull()
 	h.Skerry(t, "wait", "site/toll-1", "--for=condition=Ready=false", "--timeout=60s")
 	serves("the site serves with the cable pulled", "from toll-1: hello 1.0.0")
 	placeHello(t, h, "1.1.0")
@@ -156,7 +108,7 @@ func TestCable(t *testing.T) {
 		t.Errorf("with the cable pulled the agent says %v %v", s.Link, err)
 	}
 
-	c.ip("link", "set", c.near, "up")
+	c.Plug()
 	serves("the site takes what it missed", "from toll-1: hello 1.1.0")
 	h.Skerry(t, "wait", "app/hello", "--for=condition=Ready", "--timeout=60s")
 	stop()

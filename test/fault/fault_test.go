@@ -36,13 +36,15 @@ func rounds(t *testing.T) int {
 	return 10
 }
 
-func random(t *testing.T) *rand.Rand {
+func random(t *testing.T) *rand.Rand { return rand.New(rand.NewPCG(seedOf(t), 1)) }
+
+func seedOf(t *testing.T) uint64 {
 	seed := uint64(time.Now().UnixNano())
 	if s, err := strconv.ParseUint(os.Getenv("SKERRY_SEED"), 10, 64); err == nil {
 		seed = s
 	}
 	t.Logf("SKERRY_SEED=%d replays this run", seed)
-	return rand.New(rand.NewPCG(seed, 1))
+	return seed
 }
 
 // world is a fleet under load whose app welcome gets a new release each round.

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/skerry-dev/skerry/internal/fleet"
+	"github.com/skerry-dev/skerry/test/fault/link"
 	"github.com/skerry-dev/skerry/test/fleettest"
 )
 
@@ -15,16 +16,16 @@ import (
 // of ours, and then does what systemd would: run what the unit says.
 func TestInstall(t *testing.T) {
 	fleettest.Require(t)
-	c := newCable(t)
-	h := fleettest.StartHub(t, programs, fleettest.NewDir(t), "--addr", c.here+":7443", "--name", c.here,
-		"--public-url", "https://"+c.here+":7443", "--kube-addr", "127.0.0.1:0", "--site-binaries", filepath.Dir(programs.Site))
+	c := link.New(t).Cable()
+	h := fleettest.StartHub(t, programs, fleettest.NewDir(t), "--addr", c.Here+":7443", "--name", c.Here,
+		"--public-url", "https://"+c.Here+":7443", "--kube-addr", "127.0.0.1:0", "--site-binaries", filepath.Dir(programs.Site))
 	line := h.Token(t, "gate-1", "--install")
 	if strings.Contains(line, "\n") || !strings.HasPrefix(line, "curl ") {
 		t.Fatalf("what is to be pasted is not one line of curl: %s", line)
 	}
 	paste := func(line, root string, flags ...string) (string, error) {
 		script := line + " --root " + root + " " + strings.Join(flags, " ")
-		cmd := exec.Command("nsenter", c.at("sh", "-c", script)...)
+		cmd := exec.Command("nsenter", c.Args("sh", "-c", script)...)
 		cmd.Dir = t.TempDir()
 		out, err := cmd.CombinedOutput()
 		return string(out), err
@@ -62,7 +63,7 @@ func TestInstall(t *testing.T) {
 		}
 	}
 	command := execStart(t, root)
-	stop := runUntil(t, "nsenter", c.at(command...)...)
+	stop := runUntil(t, "nsenter", c.Args(command...)...)
 	fleettest.AwaitLink(t, filepath.Join(root, "var/lib/skerry-site"), fleet.LinkConnected)
 	h.Skerry(t, "wait", "site/gate-1", "--for=condition=Ready", "--timeout=30s")
 

@@ -18,6 +18,7 @@ import (
 type Process struct {
 	cmd    *exec.Cmd
 	done   chan struct{} // closed when its output ended
+	said   lockedBuffer
 	killed bool
 }
 
@@ -37,6 +38,7 @@ func Run(t testing.TB, name string, args ...string) *Process {
 		defer close(p.done)
 		for lines := bufio.NewScanner(logs); lines.Scan(); {
 			t.Log(lines.Text())
+			_, _ = p.said.Write(append(lines.Bytes(), '\n'))
 		}
 	}()
 	t.Cleanup(func() {
@@ -51,6 +53,9 @@ func Run(t testing.TB, name string, args ...string) *Process {
 	})
 	return p
 }
+
+// Said is what the program said on standard error so far.
+func (p *Process) Said() string { return p.said.String() }
 
 // Kill ends the program with SIGKILL.
 func (p *Process) Kill(t testing.TB) {

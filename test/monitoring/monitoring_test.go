@@ -157,6 +157,9 @@ func TestMetricsExist(t *testing.T) {
 				t.Errorf("%s asks for %s, which nobody tells: %s", what, name, expr)
 			}
 		}
+		for _, m := range matcher.FindAllStringSubmatch(expr, -1) {
+			p.checkMatcher(t, what, m[1], m[2], m[3])
+		}
 		var ignored []sample
 		if err := p.query(expr, &ignored); err != nil {
 			t.Errorf("%s: Prometheus does not take %s: %v", what, expr, err)
@@ -173,6 +176,27 @@ func TestMetricsExist(t *testing.T) {
 	var firing []sample
 	if err := p.query(`ALERTS{alertstate="firing"}`, &firing); err != nil || len(firing) > 0 {
 		t.Errorf("a fleet that just started fires %v %v", firing, err)
+	}
+}
+
+// matcher finds a metric of ours with its one label and the value that it must have.
+var matcher = regexp.MustCompile(`\b(skerry_[a-z_]+)\{([a-z_]+)="([^"]*)"\}`)
+
+// checkMatcher fails for a value that a label never has as it is written: such a rule never fires. A value that
+// nobody has had yet is fine, but not beside one that differs in case alone; and the label must be there.
+func (p prometheus) checkMatcher(t *testing.T, what, metric, label, value string) {
+	t.Helper()
+	var values []string
+	if err := p.get("/api/v1/label/"+label+"/values", url.Values{"match[]": {metric}}, &values); err != nil {
+		t.Fatal(err)
+	}
+	if len(values) == 0 {
+		t.Errorf("%s: %s has no label %s", what, metric, label)
+	}
+	for _, v := range values {
+		if v != value && strings.EqualFold(v, value) {
+			t.Errorf("%s asks for %s{%s=%q}, which is written %q", what, metric, label, value, v)
+		}
 	}
 }
 

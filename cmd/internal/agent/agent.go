@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,7 +22,11 @@ import (
 	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/app/appsite"
 	"github.com/skerry-dev/skerry/internal/app/process"
+	"github.com/skerry-dev/skerry/internal/app/task"
+	"github.com/skerry-dev/skerry/internal/app/tasksite"
 	"github.com/skerry-dev/skerry/internal/app/wasm"
+	"github.com/skerry-dev/skerry/internal/delivery"
+	"github.com/skerry-dev/skerry/internal/delivery/deliverysite"
 	"github.com/skerry-dev/skerry/internal/enroll"
 	"github.com/skerry-dev/skerry/internal/enroll/enrollsite"
 	"github.com/skerry-dev/skerry/internal/fleet"
@@ -30,6 +35,7 @@ import (
 	"github.com/skerry-dev/skerry/internal/secret"
 	"github.com/skerry-dev/skerry/internal/secret/secretsite"
 	"github.com/skerry-dev/skerry/internal/site"
+	"github.com/skerry-dev/skerry/internal/site/sitetime"
 	"github.com/skerry-dev/skerry/internal/sitecli"
 	"github.com/skerry-dev/skerry/internal/store"
 	"github.com/skerry-dev/skerry/internal/telemetry"
@@ -39,31 +45,67 @@ import (
 	"github.com/skerry-dev/skerry/internal/wire"
 )
 
+// parts are what features are made of, beside the identity.
+type parts struct {
+	// processes and schedules are parts of the store: what runs, and what wasm schedules ran when.
+	processes     *store.Bucket
+	schedules     *store.Bucket
+	clock         *sitetime.Clock
+	fetcher       *deliverysite.Fetcher
+	neighbourAddr string
+	upgrade       upkeepsite.Options
+}
+
 // features are the site's halves, in the order of their start: secrets are there before the apps that come
 // back with them. A new capability is one line here.
-func features(identity *enrollsite.Identity, processBucket *store.Bucket, upgrade upkeepsite.Options) []site.Maker {
+func features(identity *enrollsite.Identity, p parts) []site.Maker {
 	var secrets *secretsite.Module
+	var apps *appsite.Module
 	return []site.Maker{
 		{Name: enroll.SectionName, New: func(h *site.Host) (site.Module, error) { return enrollsite.NewModule(h, identity), nil }},
-		{Name: upkeep.SectionName, New: func(h *site.Host) (site.Module, error) { return upkeepsite.New(h, upgrade), nil }},
+		{Name: upkeep.SectionName, New: func(h *site.Host) (site.Module, error) { return upkeepsite.New(h, p.upgrade), nil }},
+		{Name: delivery.SectionName, New: func(h *site.Host) (site.Module, error) {
+			return deliverysite.New(h, deliverysite.Options{Key: identity.Key(), Listen: p.neighbourAddr, Fetcher: p.fetcher}), nil
+		}},
 		{Name: secret.SectionName, New: func(h *site.Host) (site.Module, error) {
 			secrets = secretsite.New(h, identity.Member(), identity.SealKey())
 			return secrets, nil
 		}},
 		{Name: app.SectionName, New: func(h *site.Host) (site.Module, error) {
-			programs, err := process.New(process.Options{Log: h.Log.With("runtime", app.RuntimeProcess), StateDir: h.Dir, Bucket: processBucket})
+			programs, err := process.New(process.Options{Log: h.Log.With("runtime", app.RuntimeProcess), StateDir: h.Dir, Bucket: p.processes})
 			if err != nil {
 				return nil, err
 			}
 			modules, err := wasm.New(wasm.Options{
 				Log: h.Log.With("runtime", app.RuntimeWasm), Metrics: h.Metrics, CacheDir: filepath.Join(h.Dir, "compiled"),
+				Clock: p.clock.Now, Schedules: p.schedules,
 			})
 			if err != nil {
 				return nil, err
 			}
-			return appsite.NewWith(h, appsite.Options{Secrets: secrets}, programs, modules), nil
+			apps = appsite.NewWith(h, appsite.Options{Secrets: secrets}, programs, modules)
+			return apps, nil
+		}},
+		{Name: task.SectionName, New: func(h *site.Host) (site.Module, error) {
+			return tasksite.New(h, apps, tasksite.Options{Clock: p.clock.Now}), nil
 		}},
 	}
+}
+
+// openParts opens what features keep beside what each is given.
+func openParts(db *store.Store, identity *enrollsite.Identity, log *slog.Logger) (p parts, err error) {
+	if p.processes, err = db.Bucket("runtime/" + app.RuntimeProcess); err != nil {
+		return p, err
+	}
+	if p.schedules, err = db.Bucket("schedules/" + app.RuntimeWasm); err != nil {
+		return p, err
+	}
+	anchor, err := db.Bucket("time")
+	if err != nil {
+		return p, err
+	}
+	p.clock, err = sitetime.Open(anchor, identity.HubTime, sitetime.Linux{}, log)
+	return p, err
 }
 
 // Run runs an agent until ctx ends. It joins first when the machine never did.
@@ -260,18 +302,35 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 		return err
 	}
 	defer bus.Close()
-	processes, err := db.Bucket("runtime/" + app.RuntimeProcess)
+	parts, err := openParts(db, identity, log)
 	if err != nil {
 		return err
 	}
+	fetcher := deliverysite.NewFetcher(site.NewHTTPFetcher(hubClient(identity.TLSConfig(), identity.Leaf, viaProxy), identity.HubURLs), func() time.Time {
+		now, known := parts.clock.Now()
+		if !known {
+			return time.Time{}
+		}
+		return now
+	})
+	var restarts atomic.Bool // another agent follows this one at once
+	parts.fetcher, parts.neighbourAddr = fetcher, o.NeighbourAddr
+	parts.upgrade = upkeepsite.Options{
+		DataDir: o.DataDir, Version: version, Supervised: os.Getenv(supervise.Env) != "",
+		Switch: func() { restarts.Store(true); cancel(nil) },
+	}
 	agent, err := site.New(site.Options{
 		Site: identity.Site(), Member: identity.Member(), Dir: o.DataDir, Store: db, Bus: bus,
-		Fetcher: site.NewHTTPFetcher(hubClient(identity.TLSConfig(), identity.Leaf, viaProxy), identity.HubURLs),
+		Fetcher: fetcher,
 		Gateway: func(h *site.Host) (site.Gateway, error) { return gateway(h, o, servingTLS) },
-		Modules: features(identity, processes, upkeepsite.Options{
-			DataDir: o.DataDir, Version: version, Supervised: os.Getenv(supervise.Env) != "", Switch: func() { cancel(nil) },
-		}),
-		Version: version, Log: log, Metrics: metrics, Forget: identity.Forget, Leaving: leaving,
+		Modules: features(identity, parts),
+		Version: version, Log: log, Metrics: metrics, Forget: identity.Forget,
+		Leaving: func() fleet.Leaving {
+			if restarts.Load() {
+				return fleet.LeavingRestart
+			}
+			return leaving()
+		},
 	})
 	if err != nil {
 		return err
@@ -307,7 +366,7 @@ func serveAdmin(ctx context.Context, wg *sync.WaitGroup, o sitecli.RunOptions, m
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(o.DataDir, "admin.addr"), []byte(l.Addr().String()), 0o600); err != nil {
-		return fmt.Errorf("remember administration address: %w", err)
+		log.Error("nobody can look up the administration address", "address", l.Addr().String(), "error", err) // the disk may be full
 	}
 	wg.Go(func() {
 		if err := telemetry.Serve(ctx, l, telemetry.Handler(map[string]prometheus.Gatherer{"/metrics": metrics}, nil)); err != nil {

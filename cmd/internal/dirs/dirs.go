@@ -218,8 +218,30 @@ func (p *Ports) remember(name string, l net.Listener) error {
 	if err != nil {
 		return fmt.Errorf("remember ports: %w", err)
 	}
-	if err := os.WriteFile(p.path, data, 0o600); err != nil {
+	if err := writeFile(p.path, data); err != nil {
 		return fmt.Errorf("remember ports: %w", err)
 	}
 	return nil
+}
+
+// writeFile replaces a file, mode 0600, such that a power cut leaves the old one or the new one: sites look
+// for the hub where it was.
+func writeFile(path string, data []byte) error {
+	temp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temp.Name())
+	_, err = temp.Write(data)
+	if err = errors.Join(err, temp.Sync(), temp.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(temp.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,6 +32,14 @@ func Repository(a *v1alpha1.App) (repository, reference string) {
 	name, tag, _ := strings.Cut(a.Spec.Source.Bundle, ":")
 	return a.Namespace + "/" + name, tag
 }
+
+// Errors of who resolves bundles.
+var (
+	// ErrBundleNotFound means that the registry has no such repository, tag or digest.
+	ErrBundleNotFound = errors.New("bundle not found")
+	// ErrBundleInvalid means that what the registry has is not a bundle that can be run.
+	ErrBundleInvalid = errors.New("bundle invalid")
+)
 
 // Resolved is a bundle as it was found in the registry.
 type Resolved struct {

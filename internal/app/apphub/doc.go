@@ -8,7 +8,6 @@ package apphub
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
@@ -26,10 +25,8 @@ import (
 
 // Errors that a Bundles returns.
 var (
-	// ErrBundleNotFound means that the registry has no such repository, tag or digest.
-	ErrBundleNotFound = errors.New("bundle not found")
-	// ErrBundleInvalid means that what the registry has is not a bundle that can be run.
-	ErrBundleInvalid = errors.New("bundle invalid")
+	ErrBundleNotFound = appapi.ErrBundleNotFound
+	ErrBundleInvalid  = appapi.ErrBundleInvalid
 )
 
 // Bundles finds bundles in the hub's registry.

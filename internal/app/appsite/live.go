@@ -45,7 +45,7 @@ type live struct {
 // there or not sound.
 func (w *worker) files(ctx context.Context, rel release) (string, error) {
 	f := w.fetcher(rel)
-	return w.m.trees.ensure(rel.Manifest, func() (io.ReadCloser, error) {
+	return w.m.trees.Ensure(rel.Manifest, func() (io.ReadCloser, error) {
 		return f.open(ctx, rel.Placement.Bundle.Repository, rel.Layer)
 	})
 }
@@ -70,7 +70,7 @@ func (w *worker) launch(ctx context.Context, rel release, dir string) (*live, er
 	if err := os.MkdirAll(l.scratch, 0o700); err != nil {
 		return nil, fmt.Errorf("make scratch: %w", err)
 	}
-	data, err := w.dataDirs(rel)
+	data, err := w.m.makeDataDirs(w.key, rel)
 	if err == nil && rel.Placement.Config != nil {
 		l.config = filepath.Join(w.m.configDir(), id)
 		err = writeConfig(l.config, rel.Placement.Config)
@@ -173,11 +173,11 @@ func (w *worker) retire(l *live) {
 	w.refresh()
 }
 
-// dataDirs makes the directories that outlive releases.
-func (w *worker) dataDirs(rel release) (map[string]string, error) {
+// makeDataDirs makes the directories that outlive releases.
+func (m *Module) makeDataDirs(key fleet.AppKey, rel release) (map[string]string, error) {
 	dirs := map[string]string{}
 	for _, name := range rel.Config.DataDirs() {
-		dir := filepath.Join(w.m.dataDir(w.key), name)
+		dir := filepath.Join(m.dataDir(key), name)
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make data directory: %w", err)
 		}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/app/secretdir"
+	"github.com/skerry-dev/skerry/internal/app/unpacked"
 	"github.com/skerry-dev/skerry/internal/fleet"
 	"github.com/skerry-dev/skerry/internal/site"
 	"github.com/skerry-dev/skerry/internal/store"
@@ -55,7 +56,7 @@ type Module struct {
 	host     *site.Host
 	opts     Options
 	runtimes map[string]Runtime
-	trees    *trees
+	trees    *unpacked.Trees
 	metrics  *metrics
 	link     *linkFile
 	bucket   *store.Bucket
@@ -93,7 +94,7 @@ func NewWith(host *site.Host, opts Options, runtimes ...Runtime) *Module {
 	m := &Module{
 		host: host, opts: opts.withDefaults(), bucket: host.Bucket, log: host.Log,
 		runtimes: map[string]Runtime{},
-		trees:    newTrees(filepath.Join(host.Dir, "unpacked"), host.Bucket),
+		trees:    unpacked.New(filepath.Join(host.Dir, "unpacked"), host.Bucket),
 		link:     &linkFile{dir: filepath.Join(host.Dir, "hub")},
 		apps:     map[fleet.AppKey]*worker{},
 	}
@@ -124,9 +125,7 @@ func (m *Module) Start(ctx context.Context) error {
 		return fmt.Errorf("apps: remove scratch and configuration of an earlier life: %w", err)
 	}
 	m.openMemory()
-	if err := m.link.set(fleet.LinkUnknown); err != nil {
-		return fmt.Errorf("apps: %w", err)
-	}
+	m.LinkChanged(fleet.LinkUnknown) // the disk may be full, and apps run without
 	records, err := m.records()
 	if err != nil {
 		return fmt.Errorf("apps: %w", err)

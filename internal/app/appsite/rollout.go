@@ -149,7 +149,7 @@ func (w *worker) claimTrees(rel release) error {
 	if l := w.live(); l != nil {
 		need = append(need, l.rel.Manifest)
 	}
-	return w.m.trees.claim(w.key, need...)
+	return w.m.trees.Claim(w.key, need...)
 }
 
 // tryOut starts an instance and waits until it is ready, for a bounded time.
@@ -266,7 +266,7 @@ func (w *worker) leave() bool {
 	// meanwhile comes back to go on here.
 	errs := []error{
 		w.remember(func(r *appRecord) { r.Good, r.Next = nil, nil }),
-		w.log.remove(), w.keep(), w.m.trees.claim(w.key),
+		w.log.remove(), w.keep(), w.m.trees.Claim(w.key),
 	}
 	_ = os.Remove(filepath.Dir(w.m.logDir(w.key))) // fails while another app of the namespace is there
 	if removeData {

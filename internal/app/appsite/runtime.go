@@ -98,3 +98,29 @@ type Status struct {
 	// Conditions are standing remarks, by reason.
 	Conditions map[string]string
 }
+
+// Finisher is a Runtime that can run a bundle to its end, as tasks need it.
+type Finisher interface {
+	Runtime
+	// RunToEnd runs what spec and run say once, with the limits, user and sandbox of an instance, and returns
+	// when nothing of it is left. When ctx ends it is stopped, gracefully first. An error means that it did not
+	// begin, or that something of it could not be ended.
+	RunToEnd(ctx context.Context, spec Spec, run Run) (Outcome, error)
+}
+
+// Run is what a Finisher runs of a bundle.
+type Run struct {
+	// Name is told in SKERRY_TASK.
+	Name string
+	// Command replaces the bundle's when it is not empty; its first entry is a path inside the bundle. Args
+	// follow the command.
+	Command, Args []string
+}
+
+// Outcome is how a run ended.
+type Outcome struct {
+	// ExitCode is what the program returned; -1 when it was killed or did not say.
+	ExitCode int
+	// Reason says in words why it failed; empty when it succeeded.
+	Reason string
+}

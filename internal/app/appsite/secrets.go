@@ -75,11 +75,19 @@ func (w *worker) secretsOf(rel release) (app.SecretValues, error) {
 		return nil, fmt.Errorf("files of secrets: %w", w.m.noMemory)
 	}
 	w.remark(conditionNotInMemory, "")
+	return w.m.resolveSecrets(w.key.Namespace, refs)
+}
+
+// resolveSecrets returns what refs name of the secrets that the site has now.
+func (m *Module) resolveSecrets(namespace string, refs []app.SecretRef) (app.SecretValues, error) {
+	if app.HasFiles(refs) && m.memory == nil {
+		return nil, fmt.Errorf("files of secrets: %w", m.noMemory)
+	}
 	values, err := app.ResolveSecrets(refs, func(name string) (map[string]fleet.SecretValue, bool) {
-		if w.m.opts.Secrets == nil {
+		if m.opts.Secrets == nil {
 			return nil, false
 		}
-		return w.m.opts.Secrets.Secret(w.key.Namespace, name)
+		return m.opts.Secrets.Secret(namespace, name)
 	})
 	if errors.Is(err, app.ErrSecretMissing) {
 		err = fmt.Errorf("waits for the hub to send it: %w", err)

@@ -40,11 +40,14 @@ func (m *Module) keepStored(records map[fleet.AppKey]appRecord) error {
 		if len(blobs) == 0 {
 			continue // what was being fetched is still kept as it was
 		}
-		if err := errors.Join(m.host.Content.Keep(contentOwner(key), blobs), m.trees.claim(key, manifests...)); err != nil {
+		if err := errors.Join(m.host.Content.Keep(contentOwner(key), blobs), m.trees.Claim(key, manifests...)); err != nil {
 			return err
 		}
 	}
-	return m.trees.sweep()
+	if err := m.keepJobs(); err != nil {
+		return err
+	}
+	return m.trees.Sweep()
 }
 
 // Apply implements site.Module.

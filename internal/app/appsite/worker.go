@@ -214,12 +214,18 @@ func (w *worker) failing(ctx context.Context, want app.Placement, err error) tim
 	w.refresh()
 	wait := w.m.opts.RetryAfter << min(w.failures-1, 20)
 	wait = min(wait, w.m.opts.RetryAtMost)
+	if errors.Is(err, errFetch) {
+		wait = min(wait, fetchAgainAtMost) // a disk that is full may have room at any moment, and a try costs little
+	}
 	if w.current != nil && w.current.rel.exclusive() {
 		wait = w.m.opts.RetryAtMost // each try takes away what answers now
 	}
 	w.m.log.Warn("release does not run", "app", w.key.String(), "release", want.Release, "error", err, "retry", wait)
 	return wait
 }
+
+// fetchAgainAtMost bounds the wait for content that cannot be fetched or stored.
+const fetchAgainAtMost = time.Minute
 
 // failed reports whether the wanted release failed before.
 func (w *worker) failed() bool {

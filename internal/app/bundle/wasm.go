@@ -41,6 +41,10 @@ type Schedule struct {
 	Args    []string `json:"args,omitempty"`
 	Cron    string   `json:"cron"`
 	Timeout Seconds  `json:"timeout,omitempty"`
+	// Concurrency, Missed and StartingDeadline are those of app.ScheduleRules.
+	Concurrency      app.Concurrency `json:"concurrency,omitempty"`
+	Missed           app.Missed      `json:"missed,omitempty"`
+	StartingDeadline Seconds         `json:"startingDeadline,omitempty"`
 }
 
 // wasmConfig returns how the module is run.
@@ -62,7 +66,12 @@ func (s Source) wasmConfig() *app.WasmConfig {
 		c.KeyValue = &app.WasmKeyValue{Keys: w.KeyValue.Keys, Bytes: int64(w.KeyValue.Bytes)}
 	}
 	for _, sched := range w.Schedules {
-		c.Schedules = append(c.Schedules, app.WasmSchedule{Name: sched.Name, Args: sched.Args, Cron: sched.Cron, TimeoutSeconds: int(sched.Timeout)})
+		c.Schedules = append(c.Schedules, app.WasmSchedule{
+			Name: sched.Name, Args: sched.Args, TimeoutSeconds: int(sched.Timeout),
+			ScheduleRules: app.ScheduleRules{
+				Cron: sched.Cron, Concurrency: sched.Concurrency, Missed: sched.Missed, StartingDeadlineSeconds: int(sched.StartingDeadline),
+			},
+		})
 	}
 	if w.Module == "" && s.Build.Go != nil {
 		c.Module = s.program()

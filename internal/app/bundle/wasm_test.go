@@ -40,7 +40,7 @@ wasm:
 		},
 		Outbound: []string{"api.example.com:443"}, KeyValue: &app.WasmKeyValue{Keys: 10, Bytes: 1 << 20},
 		Tasks:     []app.WasmTask{{Name: "poll", Args: []string{"-v"}}},
-		Schedules: []app.WasmSchedule{{Name: "night", Cron: "0 3 * * *", TimeoutSeconds: 600}},
+		Schedules: []app.WasmSchedule{{Name: "night", ScheduleRules: app.ScheduleRules{Cron: "0 3 * * *"}, TimeoutSeconds: 600}},
 		Data:      []string{"db"}, ExclusiveData: true,
 	}}
 	if diff := cmp.Diff(want, s.Config("1")); diff != "" {

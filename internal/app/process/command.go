@@ -45,7 +45,11 @@ func (p plan) environ(port int) []string {
 	for name, value := range p.spec.Env {
 		env[name] = value
 	}
-	env["PORT"] = strconv.Itoa(port)
+	if p.task == "" {
+		env["PORT"] = strconv.Itoa(port)
+	} else {
+		env[envTask] = p.task
+	}
 	env["HOME"] = p.home()
 	env["TMPDIR"] = p.tmp()
 	env["SKERRY_NAMESPACE"] = p.spec.App.Namespace

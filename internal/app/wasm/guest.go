@@ -46,6 +46,8 @@ type guest struct {
 	parkOnce    sync.Once
 	ended, done chan struct{}
 	err         error
+	// exitCode is what the guest returned when err is for that, else -1.
+	exitCode int
 	// open counts the files it has open. told is the last error of a host function.
 	open int
 	told string
@@ -60,8 +62,9 @@ func (p *program) newGuest(args ...string) *guest {
 	ctx, cancel := context.WithCancelCause(p.ctx)
 	g := &guest{
 		p: p, cancel: cancel, args: append([]string{p.config.Module}, args...),
-		memory: &memory{limit: uint64(p.limits.MemoryBytes), budget: p.rt.budget},
-		begin:  make(chan struct{}), parked: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
+		memory:   &memory{limit: uint64(p.limits.MemoryBytes), budget: p.rt.budget},
+		exitCode: -1,
+		begin:    make(chan struct{}), parked: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{}),
 	}
 	g.stderr = &lineWriter{to: p.stderr}
 	g.ctx = context.WithValue(ctx, guestKey{}, g)
@@ -187,6 +190,7 @@ func (g *guest) verdict(err error) error {
 	case g.memory.refused.Load():
 		return failures[reasonMemory]
 	case isExit:
+		g.exitCode = int(exit.ExitCode())
 		return failures[reasonExit].with("It ended with exit code %d.", exit.ExitCode())
 	}
 	text := err.Error()

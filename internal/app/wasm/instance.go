@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/skerry-dev/skerry/internal/app/appsite"
+	"github.com/skerry-dev/skerry/internal/app/schedule"
 	"github.com/skerry-dev/skerry/internal/fleet"
 )
 
@@ -32,8 +33,8 @@ type instance struct {
 	pool       chan *guest
 	used, left chan struct{}
 
-	// clock has a value when schedules are to look at the time.
-	clock chan struct{}
+	// keepers of the schedules, set before the instance runs.
+	keepers []*schedule.Keeper
 
 	stop     chan struct{}
 	stopOnce sync.Once
@@ -103,8 +104,8 @@ func (i *instance) run() {
 	for _, t := range i.p.config.Tasks {
 		workers.Go(func() { i.keepTask(ctx, t) })
 	}
-	if len(i.p.config.Schedules) > 0 {
-		workers.Go(func() { i.keepSchedules(ctx, &workers) })
+	for _, k := range i.makeKeepers() {
+		workers.Go(func() { k.Run(ctx, ctx) })
 	}
 	i.set(func(s *appsite.Status) {
 		s.Phase, s.Message, s.Target, s.Handler = fleet.PhaseRunning, "", "wasm:"+i.p.spec.ID, i.handler

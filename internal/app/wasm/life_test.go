@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -130,10 +131,10 @@ func TestSchedules(t *testing.T) {
 	now := func() time.Time {
 		return time.Date(2026, 3, 1, 12, 0, 30, 0, time.UTC).Add(60 * time.Since(begun))
 	}
-	k := newKitchen(t, func(o *Options) { o.Now = now })
+	k := newKitchen(t, func(o *Options) { o.Clock = func() (time.Time, bool) { return now(), true } })
 	s := k.spec("cron", goGuest(t, "kitchen"), func(_ *appsite.Spec, c *app.WasmConfig) {
 		c.Schedules = []app.WasmSchedule{
-			{Name: "often", Cron: "* * * * *", Args: []string{"x"}}, {Name: "fails", Cron: "* * * * *"}, {Name: "never-today", Cron: "0 0 1 1 *"},
+			{Name: "often", ScheduleRules: app.ScheduleRules{Cron: "* * * * *"}, Args: []string{"x"}}, {Name: "fails", ScheduleRules: app.ScheduleRules{Cron: "* * * * *"}}, {Name: "never-today", ScheduleRules: app.ScheduleRules{Cron: "0 0 1 1 *"}},
 		}
 	})
 	d := k.start(s)
@@ -147,18 +148,46 @@ func TestSchedules(t *testing.T) {
 	}
 }
 
+// TestScheduleWithoutTime has a clock that is unknown, then says a year that is wrong, then the right one: runs
+// wait, and those that were planned by the wrong clock do not keep the others waiting for years.
+func TestScheduleWithoutTime(t *testing.T) {
+	var clock atomic.Pointer[time.Time]
+	set := func(at time.Time) { clock.Store(&at) }
+	set(time.Time{})
+	k := newKitchen(t, func(o *Options) { o.Clock = func() (time.Time, bool) { return *clock.Load(), !clock.Load().IsZero() } })
+	d := k.start(k.spec("timeless", goGuest(t, "kitchen"), func(_ *appsite.Spec, c *app.WasmConfig) {
+		c.Schedules = []app.WasmSchedule{{Name: "often", ScheduleRules: app.ScheduleRules{Cron: "* * * * *"}, Args: []string{"x"}}}
+	}))
+	i := d.Instance.(*instance)
+	eventually(t, "a condition", func() bool { return strings.Contains(d.Status().Conditions["Clock"], "schedules wait") })
+	if strings.Contains(d.out.String(), "task often") {
+		t.Errorf("it ran at an unknown time:\n%s", d.out)
+	}
+	set(time.Date(2040, 1, 1, 12, 0, 30, 0, time.UTC))
+	eventually(t, "the condition goes", func() bool { i.wake(); return d.Status().Conditions["Clock"] == "" })
+	minute := time.Date(2026, 3, 1, 12, 0, 30, 0, time.UTC)
+	eventually(t, "a run by the clock that was put right", func() bool {
+		minute = minute.Add(time.Minute)
+		set(minute)
+		i.wake()
+		return strings.Contains(d.out.String(), "task often x\n")
+	})
+}
+
 // TestScheduleInTheSitesTimeZone has a site two hours east of UTC, where it is one minute past two in the
 // afternoon.
 func TestScheduleInTheSitesTimeZone(t *testing.T) {
 	begun := time.Now()
 	k := newKitchen(t, func(o *Options) {
-		o.Now = func() time.Time { return time.Date(2026, 3, 1, 12, 0, 30, 0, time.UTC).Add(60 * time.Since(begun)) }
+		o.Clock = func() (time.Time, bool) {
+			return time.Date(2026, 3, 1, 12, 0, 30, 0, time.UTC).Add(60 * time.Since(begun)), true
+		}
 	})
 	at := func(name, zone string) *dish {
 		return k.start(k.spec(name, goGuest(t, "kitchen"), func(s *appsite.Spec, c *app.WasmConfig) {
 			s.Env = map[string]string{appsite.EnvTimeZone: zone}
 			c.Schedules = []app.WasmSchedule{
-				{Name: "local", Cron: "1-59 14 * * *", Args: []string{"x"}}, {Name: "utc", Cron: "1-59 12 * * *", Args: []string{"x"}},
+				{Name: "local", ScheduleRules: app.ScheduleRules{Cron: "1-59 14 * * *"}, Args: []string{"x"}}, {Name: "utc", ScheduleRules: app.ScheduleRules{Cron: "1-59 12 * * *"}, Args: []string{"x"}},
 			}
 		}))
 	}

@@ -17,8 +17,10 @@ import (
 
 	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/app/appsite"
+	"github.com/skerry-dev/skerry/internal/app/schedule"
 	"github.com/skerry-dev/skerry/internal/app/wasm/keyvalue"
 	"github.com/skerry-dev/skerry/internal/fleet"
+	"github.com/skerry-dev/skerry/internal/store"
 )
 
 // ErrSpec is wrapped by every error about an instance that cannot be run as declared.
@@ -43,8 +45,10 @@ type Options struct {
 	// BackOff is the wait before a task is started again, which doubles up to MaxBackOff and begins anew
 	// after HealthyAfter of running. Zero means 100 ms, 30 s and 60 s.
 	BackOff, MaxBackOff, HealthyAfter time.Duration
-	// Now is the clock of schedules; time.Now.
-	Now func() time.Time
+	// Clock is that of schedules; nil takes the machine's for right.
+	Clock schedule.Clock
+	// Schedules is where it is kept what ran when; nil keeps it in memory.
+	Schedules *store.Bucket
 }
 
 // Runtime runs modules. It is safe for concurrent use.
@@ -62,6 +66,10 @@ type Runtime struct {
 	mu sync.Mutex
 	// running are the instances by their ids, with the apps that they are of.
 	running map[string]fleet.AppKey
+
+	// schedules say what ran when, and under are the scheduled runs that are under way.
+	schedules schedule.Records
+	under     sync.Map
 }
 
 var _ appsite.Runtime = (*Runtime)(nil)
@@ -80,8 +88,8 @@ func New(opts Options) (*Runtime, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	if opts.Now == nil {
-		opts.Now = time.Now
+	if opts.Clock == nil {
+		opts.Clock = func() (time.Time, bool) { return time.Now(), true }
 	}
 	if err := os.MkdirAll(opts.CacheDir, 0o700); err != nil {
 		return nil, fmt.Errorf("wasm runtime: %w", err)
@@ -94,6 +102,7 @@ func New(opts Options) (*Runtime, error) {
 		opts: opts, log: opts.Log, budget: &budget{most: opts.MemoryBytes}, stores: keyvalue.NewStores(),
 		cache:     &cache{dir: opts.CacheDir, most: opts.CacheBytes, open: map[string]*compilation{}},
 		compiling: make(chan struct{}, 1), running: map[string]fleet.AppKey{},
+		schedules: schedule.Records{Bucket: opts.Schedules},
 	}
 	var err error
 	if r.metrics, err = newMetrics(opts.Metrics, r); err != nil {
@@ -128,8 +137,8 @@ func (r *Runtime) Start(ctx context.Context, spec appsite.Spec) (appsite.Instanc
 		status:  appsite.Status{Phase: fleet.PhaseStarting, Message: "compiling", Since: time.Now()},
 		changes: make(chan struct{}, 1),
 		slots:   make(chan struct{}, p.limits.Concurrency), used: make(chan struct{}, 1), left: make(chan struct{}, 1),
-		pool:  make(chan *guest, max(0, p.limits.Prepared-1)),
-		clock: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
+		pool: make(chan *guest, max(0, p.limits.Prepared-1)),
+		stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	i.handler = &handler{i}
 	go i.run()

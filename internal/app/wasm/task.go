@@ -3,13 +3,13 @@ package wasm
 import (
 	"context"
 	"errors"
-	"sync"
+	"fmt"
+	"slices"
 	"time"
-
-	"github.com/robfig/cron/v3"
 
 	"github.com/skerry-dev/skerry/internal/app"
 	"github.com/skerry-dev/skerry/internal/app/appsite"
+	"github.com/skerry-dev/skerry/internal/app/schedule"
 )
 
 // defaultRun bounds a scheduled run that declares no time.
@@ -20,7 +20,7 @@ func (i *instance) keepTask(ctx context.Context, t app.WasmTask) {
 	wait := i.rt.opts.BackOff
 	for {
 		begun := time.Now()
-		f := i.runTask(ctx, t.Name, t.Args, 0)
+		f := i.p.runTask(ctx, t.Name, t.Args, 0)
 		if ctx.Err() != nil {
 			return
 		}
@@ -41,29 +41,77 @@ func (i *instance) keepTask(ctx context.Context, t app.WasmTask) {
 	}
 }
 
+var _ appsite.Finisher = (*Runtime)(nil)
+
+// RunToEnd implements appsite.Finisher. The time is bounded by ctx alone.
+func (r *Runtime) RunToEnd(ctx context.Context, spec appsite.Spec, run appsite.Run) (out appsite.Outcome, err error) {
+	fail := func(err error) (appsite.Outcome, error) {
+		return appsite.Outcome{}, fmt.Errorf("app %s, release %s: %w", spec.App, spec.Release, err)
+	}
+	if spec.Config.Wasm == nil {
+		return fail(fmt.Errorf("config.wasm must be set: %w", ErrSpec))
+	}
+	config := *spec.Config.Wasm
+	args := run.Args
+	if len(run.Command) > 0 {
+		config.Module, args = run.Command[0], slices.Concat(run.Command[1:], run.Args)
+	}
+	spec.Config.Wasm = &config
+	p, err := r.newProgram(spec)
+	if err != nil {
+		return fail(err)
+	}
+	defer func() { err = errors.Join(err, p.close()) }()
+	if !r.claim(spec) {
+		return fail(fmt.Errorf("instance %s runs already: %w", spec.ID, ErrSpec))
+	}
+	defer r.release(spec.ID)
+	stop := context.AfterFunc(ctx, p.cancel)
+	defer stop()
+	if err := p.compile(); err != nil {
+		return fail(err)
+	}
+	f, code := p.runOnce(ctx, run.Name, args, 0)
+	if f == nil {
+		p.metrics.task(spec.App.String(), nil)
+		return appsite.Outcome{}, nil
+	}
+	if f.reason == reasonStopped {
+		return appsite.Outcome{ExitCode: -1, Reason: "stopped"}, nil
+	}
+	p.metrics.task(spec.App.String(), f)
+	return appsite.Outcome{ExitCode: code, Reason: f.text}, nil
+}
+
 // runTask runs the module once without a request, until it ends, ctx does, or the time is over, which zero
-// does not bound.
-func (i *instance) runTask(ctx context.Context, name string, args []string, within time.Duration) *failure {
-	g := i.p.newGuest(args...)
+// does not bound. A nil failure is success, or an end because ctx ended.
+func (p *program) runTask(ctx context.Context, name string, args []string, within time.Duration) *failure {
+	f, _ := p.runOnce(ctx, name, args, within)
+	if f != nil && f.reason == reasonStopped {
+		return nil
+	}
+	p.metrics.task(p.spec.App.String(), f)
+	return f
+}
+
+// runOnce does that, and returns the exit code too, -1 when the module did not get to return one.
+func (p *program) runOnce(ctx context.Context, name string, args []string, within time.Duration) (*failure, int) {
+	g := p.newGuest(args...)
 	stop := context.AfterFunc(ctx, func() { g.cancel(failures[reasonStopped]) })
 	defer stop()
 	if within > 0 {
 		limit := time.AfterFunc(within, func() { g.cancel(failures[reasonTime].with("The limit is %s.", within)) })
 		defer limit.Stop()
 	}
-	out := &lineWriter{to: i.p.stdout}
+	out := &lineWriter{to: p.stdout}
 	g.assign(&job{env: []string{"SKERRY_TASK=" + name}, stdout: taskOutput{out}})
 	<-g.ended
 	out.flush()
 	var f *failure
-	if errors.As(g.err, &f) && f.reason != reasonStopped {
-		i.p.metrics.task(i.p.spec.App.String(), f)
-		return f
+	if errors.As(g.err, &f) {
+		return f, g.exitCode
 	}
-	if g.err == nil {
-		i.p.metrics.task(i.p.spec.App.String(), nil)
-	}
-	return nil
+	return nil, 0
 }
 
 // taskOutput is a task's standard output, which goes to the app's log.
@@ -75,82 +123,67 @@ func (o taskOutput) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// keepSchedules starts scheduled runs at their times. A run that is still under way is not started twice. A
-// time that passed while the agent was down, or the machine slept, is left out.
-func (i *instance) keepSchedules(ctx context.Context, workers *sync.WaitGroup) {
-	type entry struct {
-		app.WasmSchedule
-		when cron.Schedule
-		next time.Time
-		busy chan struct{}
-	}
-	zone := time.UTC
-	if name := i.p.spec.Env[appsite.EnvTimeZone]; name != "" {
-		var err error
-		if zone, err = time.LoadLocation(name); err != nil {
-			zone = time.UTC
-			i.remark("TimeZone", "schedules run in UTC: this agent does not know the site's time zone %q", name)
-		}
-	}
-	now := i.rt.opts.Now().In(zone)
-	var entries []*entry
+// makeKeepers returns those of the bundle's schedules.
+func (i *instance) makeKeepers() []*schedule.Keeper {
+	app := i.p.spec.App.String()
+	var keepers []*schedule.Keeper
 	for _, s := range i.p.config.Schedules {
-		when, err := app.ParseCron(s.Cron)
-		if err != nil { // the bundle was checked before
+		key := app + "/" + s.Name
+		var k *schedule.Keeper
+		k, err := schedule.New(schedule.Options{
+			Name: key, Rules: s.ScheduleRules, Zone: i.p.spec.Env[appsite.EnvTimeZone], Clock: i.rt.opts.Clock,
+			Store: i.rt.schedules.Of(key), Log: i.rt.log,
+			Start: func(ctx context.Context, at time.Time) {
+				under := fmt.Sprint(key, "@", at.Unix())
+				i.rt.under.Store(under, true)
+				defer i.rt.under.Delete(under)
+				i.runScheduled(ctx, s)
+			},
+			Resume: func(_ context.Context, at time.Time) {
+				if _, ok := i.rt.under.Load(fmt.Sprint(key, "@", at.Unix())); !ok { // else it is of the release before this
+					i.remark("Schedule/"+s.Name, "the last run failed: it was stopped before it ended")
+				}
+			},
+			Changed: func() { i.remarkPaused(s.Name, k.State().Paused) },
+		})
+		switch {
+		case errors.Is(err, schedule.ErrZone):
+			i.remark("TimeZone", "%s", err.Error())
+		case err != nil: // the bundle was checked before
 			i.remark("Schedule/"+s.Name, "%s", err.Error())
 			continue
 		}
-		entries = append(entries, &entry{s, when, when.Next(now), make(chan struct{}, 1)})
+		keepers = append(keepers, k)
 	}
-	for {
-		now = i.rt.opts.Now().In(zone)
-		first := now.Add(maxWait)
-		for _, e := range entries {
-			if !e.next.After(now) {
-				select {
-				case e.busy <- struct{}{}:
-					workers.Go(func() {
-						defer func() { <-e.busy }()
-						i.runScheduled(ctx, e.WasmSchedule)
-					})
-				default:
-					i.rt.log.Warn("scheduled run is left out: the one before is still under way", "app", i.p.spec.App.String(), "schedule", e.Name)
-				}
-				e.next = e.when.Next(now)
-			}
-			if e.next.Before(first) {
-				first = e.next
-			}
-		}
-		t := time.NewTimer(first.Sub(now))
-		select {
-		case <-t.C:
-		case <-i.clock:
-			t.Stop()
-		case <-ctx.Done():
-			t.Stop()
-			return
-		}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.keepers = keepers
+	return keepers
+}
+
+func (i *instance) remarkPaused(name, why string) {
+	if why == "" {
+		i.remark("Clock", "")
+		return
 	}
+	i.remark("Clock", "%s", why)
 }
 
 // wake makes schedules look at the clock.
 func (i *instance) wake() {
-	select {
-	case i.clock <- struct{}{}:
-	default:
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, k := range i.keepers {
+		k.Wake()
 	}
 }
-
-// maxWait is after how long schedules look at the clock again at the latest: somebody may have set it.
-const maxWait = time.Minute
 
 func (i *instance) runScheduled(ctx context.Context, s app.WasmSchedule) {
 	within := time.Duration(s.TimeoutSeconds) * time.Second
 	if within == 0 {
 		within = defaultRun
 	}
-	if f := i.runTask(ctx, s.Name, s.Args, within); f != nil {
+	if f := i.p.runTask(ctx, s.Name, s.Args, within); f != nil {
 		i.remark("Schedule/"+s.Name, "the last run failed: %s", f.text)
 		return
 	}

@@ -194,12 +194,3 @@ func (a *Authority) Drop() error {
 	}
 	return fmt.Errorf("there is one authority alone, and it is in use: %w", ErrAuthority)
 }
-
-// syncDir makes a change of names within dir survive a power cut.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}

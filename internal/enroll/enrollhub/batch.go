@@ -119,7 +119,7 @@ func (f *Feature) makeBatch(ctx context.Context, sites []enroll.TokenSite, ttl t
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			token, err := f.desk.NewToken(ctx, s.Name, s.Fingerprint, []string{f.host.URL}, ttl)
+			token, err := f.desk.NewToken(ctx, s.Name, s.Fingerprint, f.urls(), ttl)
 			if failed[i] = err; err == nil {
 				answer.Tokens[i] = token.Text()
 			}

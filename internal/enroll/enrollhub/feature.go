@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -34,6 +35,8 @@ type FeatureOptions struct {
 	Gateways *GatewayAuthority
 	BusURLs  []string
 	TTL      time.Duration
+	// OtherURLs are where sites reach the hub's port too, tried after its own.
+	OtherURLs []string
 }
 
 // Feature is enrolment as a feature of the hub.
@@ -105,6 +108,9 @@ func (f *Feature) Member(r *http.Request) (fleet.SiteName, fleet.MemberID, error
 	return f.desk.Member(r)
 }
 
+// urls are the hub's addresses in a token, the first tried first.
+func (f *Feature) urls() []string { return append([]string{f.host.URL}, f.o.OtherURLs...) }
+
 // Reconcile cuts off the members that a Site says are revoked. It is idempotent, and runs for every Site
 // at the start, so that a bus which forgot learns again.
 func (f *Feature) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
@@ -162,7 +168,7 @@ func (f *Feature) token(w http.ResponseWriter, r *http.Request) {
 		hub.Fail(w, fmt.Errorf("site %q: make it first: %w", name, hub.ErrNotFound))
 		return
 	}
-	token, err := f.desk.NewToken(r.Context(), name, "", []string{f.host.URL}, ttl)
+	token, err := f.desk.NewToken(r.Context(), name, "", f.urls(), ttl)
 	if err != nil {
 		hub.Fail(w, err)
 		return
@@ -229,7 +235,7 @@ func (f *Feature) claimCode(w http.ResponseWriter, r *http.Request, claims *site
 		hub.Fail(w, fmt.Errorf("%w: %w", err, hub.ErrBadRequest))
 		return
 	}
-	code, err := f.desk.NewClaimCode(r.Context(), claims.createCode, []string{f.host.URL}, time.Duration(request.TTLSeconds)*time.Second, request.Max)
+	code, err := f.desk.NewClaimCode(r.Context(), claims.createCode, f.urls(), time.Duration(request.TTLSeconds)*time.Second, request.Max)
 	if err != nil {
 		hub.Fail(w, err)
 		return
@@ -253,4 +259,36 @@ func (f *Feature) sweep(ctx context.Context, tokens Tokens, claims *siteClaims) 
 			f.host.Log.Warn("sweep join tokens and claims", "error", err)
 		}
 	}
+}
+
+// maxCutOff bounds the members of whom is remembered that their revocation was told.
+const maxCutOff = 16 << 10
+
+// cutOff remembers whose revocation this process told in its log, since it is put in force again and again.
+// Beyond its bound, and after a start, it is told once more. It is safe for concurrent use.
+type cutOff struct {
+	mu   sync.Mutex
+	told map[cutMember]struct{}
+}
+
+type cutMember struct {
+	site   fleet.SiteName
+	member fleet.MemberID
+}
+
+func newCutOff() *cutOff { return &cutOff{told: map[cutMember]struct{}{}} }
+
+// first reports whether the member was not told of before.
+func (c *cutOff) first(m Member) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := cutMember{m.Site, m.ID}
+	if _, ok := c.told[key]; ok {
+		return false
+	}
+	if len(c.told) >= maxCutOff {
+		clear(c.told)
+	}
+	c.told[key] = struct{}{}
+	return true
 }

@@ -62,6 +62,7 @@ type Desk struct {
 	challenges challenges
 	limiter    *limiter
 	requests   *prometheus.CounterVec
+	cut        *cutOff
 }
 
 // NewDesk returns a Desk.
@@ -73,7 +74,7 @@ func NewDesk(o Options) (*Desk, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Desk{o: o, challenges: challenges{key}, limiter: newLimiter(o.Now), requests: newRequests()}, nil
+	return &Desk{o: o, challenges: challenges{key}, limiter: newLimiter(o.Now), requests: newRequests(), cut: newCutOff()}, nil
 }
 
 // Register puts the handlers of wire.PathEnroll, wire.PathRenew and wire.PathClaim on mux.
@@ -215,10 +216,7 @@ func (d *Desk) seat(ctx context.Context, member Member, request wire.EnrollReque
 	case err != nil:
 		return wire.EnrollResponse{}, err
 	}
-	for _, old := range replaced {
-		d.o.Log.Info("audit", "audit", "revoke", "site", old.Site, "member", old.ID, "cause", "replaced", "by", member.ID)
-	}
-	if err := d.Revoke(replaced...); err != nil {
+	if err := d.revoke("replaced", replaced...); err != nil {
 		return wire.EnrollResponse{}, err
 	}
 	return d.issue(ctx, member.Site, member.ID, request)
@@ -353,8 +351,11 @@ func (d *Desk) issue(ctx context.Context, site fleet.SiteName, id fleet.MemberID
 	return response, nil
 }
 
-// Revoke cuts members off the bus. Their records say that they are revoked already.
-func (d *Desk) Revoke(members ...Member) error {
+// Revoke cuts members off the bus. Their records say that they are revoked already. It may be told the same
+// members again and again.
+func (d *Desk) Revoke(members ...Member) error { return d.revoke("revoked", members...) }
+
+func (d *Desk) revoke(cause string, members ...Member) error {
 	if len(members) == 0 {
 		return nil
 	}
@@ -364,6 +365,11 @@ func (d *Desk) Revoke(members ...Member) error {
 	}
 	if err := d.o.Issuer.Revoke(keys...); err != nil {
 		return fmt.Errorf("revoke members of site %q on the bus: %w", members[0].Site, err)
+	}
+	for _, m := range members {
+		if d.cut.first(m) {
+			d.o.Log.Info("audit", "audit", "revoke", "site", m.Site, "member", m.ID, "cause", cause)
+		}
 	}
 	return nil
 }

@@ -256,6 +256,9 @@ func (i *Identity) Credentials() (string, error) { return i.snapshot().Credentia
 // Sign signs a nonce of the bus with this member's key.
 func (i *Identity) Sign(nonce []byte) ([]byte, error) { return ed25519.Sign(i.key, nonce), nil }
 
+// Key is the member's own, by which hub and neighbours know it. It must not be written or sent anywhere.
+func (i *Identity) Key() ed25519.PrivateKey { return i.key }
+
 // SealKey opens what the hub sealed to this member.
 func (i *Identity) SealKey() *ecdh.PrivateKey { return i.seal }
 

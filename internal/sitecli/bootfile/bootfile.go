@@ -33,13 +33,14 @@ type File struct {
 	Join  string `yaml:"join,omitempty"`
 	Claim string `yaml:"claim,omitempty"`
 
-	DataDir      string   `yaml:"data-dir,omitempty"`
-	GatewayAddr  string   `yaml:"gateway-addr,omitempty"`
-	GatewayNames []string `yaml:"gateway-name,omitempty"`
-	TLSCert      string   `yaml:"tls-cert,omitempty"`
-	TLSKey       string   `yaml:"tls-key,omitempty"`
-	CAFile       string   `yaml:"ca-file,omitempty"`
-	Proxy        string   `yaml:"proxy,omitempty"`
+	DataDir       string   `yaml:"data-dir,omitempty"`
+	GatewayAddr   string   `yaml:"gateway-addr,omitempty"`
+	GatewayNames  []string `yaml:"gateway-name,omitempty"`
+	NeighbourAddr string   `yaml:"neighbour-addr,omitempty"`
+	TLSCert       string   `yaml:"tls-cert,omitempty"`
+	TLSKey        string   `yaml:"tls-key,omitempty"`
+	CAFile        string   `yaml:"ca-file,omitempty"`
+	Proxy         string   `yaml:"proxy,omitempty"`
 	// AdminAddr is nil when it is not said: empty means none.
 	AdminAddr *string `yaml:"admin-addr,omitempty"`
 	LogLevel  string  `yaml:"log-level,omitempty"`

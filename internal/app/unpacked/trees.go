@@ -1,4 +1,10 @@
-package appsite
+// Package unpacked keeps the unpacked files of bundles at a site, one directory a platform manifest, and makes
+// sure that they are just what was unpacked from a verified layer.
+//
+// The site half of apps imports it. What a directory holds is on record: one that was changed, cut short by a
+// crash, or claimed by nobody is made anew or removed. An archive that is not as it must be is an error that
+// wraps app.ErrBundle.
+package unpacked
 
 import (
 	"crypto/sha256"
@@ -23,9 +29,9 @@ var errTree = errors.New("unpacked files were changed")
 // treeKey is the prefix of records of unpacked trees; a tree without one is rubbish.
 const treeKey = "tree/"
 
-// trees are the unpacked bundles of a site, one directory a platform manifest. Apps share them. It is safe
-// for concurrent use; one tree is unpacked at a time, which bounds what a small machine does at once.
-type trees struct {
+// Trees are the unpacked bundles of a site. Apps share them. It is safe for concurrent use; one tree is
+// unpacked at a time, which bounds what a small machine does at once.
+type Trees struct {
 	dir    string
 	bucket *store.Bucket
 
@@ -35,14 +41,15 @@ type trees struct {
 	users map[string]map[fleet.AppKey]bool
 }
 
-func newTrees(dir string, bucket *store.Bucket) *trees {
-	return &trees{dir: dir, bucket: bucket, users: map[string]map[fleet.AppKey]bool{}}
+// New returns the trees below dir, on record in bucket, which may hold other records too.
+func New(dir string, bucket *store.Bucket) *Trees {
+	return &Trees{dir: dir, bucket: bucket, users: map[string]map[fleet.AppKey]bool{}}
 }
 
-func (t *trees) path(manifest fleet.Digest) string { return filepath.Join(t.dir, manifest.Hex()) }
+func (t *Trees) path(manifest fleet.Digest) string { return filepath.Join(t.dir, manifest.Hex()) }
 
-// claim sets which trees the app needs. What it needed before and nobody needs now is removed.
-func (t *trees) claim(key fleet.AppKey, manifests ...fleet.Digest) error {
+// Claim sets which trees the app needs. What it needed before and nobody needs now is removed.
+func (t *Trees) Claim(key fleet.AppKey, manifests ...fleet.Digest) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var gone []string
@@ -67,8 +74,8 @@ func (t *trees) claim(key fleet.AppKey, manifests ...fleet.Digest) error {
 	return errors.Join(errs...)
 }
 
-// sweep removes every directory that nobody claimed. It is called once, after the first claims.
-func (t *trees) sweep() error {
+// Sweep removes every directory that nobody claimed. It is called once, after the first claims.
+func (t *Trees) Sweep() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	entries, err := os.ReadDir(t.dir)
@@ -85,7 +92,7 @@ func (t *trees) sweep() error {
 }
 
 // remove forgets the tree before it removes the files, so that half a tree is never trusted.
-func (t *trees) remove(name string) error {
+func (t *Trees) remove(name string) error {
 	if err := t.bucket.Delete(treeKey + name); err != nil {
 		return err
 	}
@@ -95,10 +102,10 @@ func (t *trees) remove(name string) error {
 	return nil
 }
 
-// ensure returns the directory of a tree that is just what the layer holds: one that is there and
+// Ensure returns the directory of a tree that is just what the layer holds: one that is there and
 // verified, or else unpacked anew. open yields the layer's verified file; it may wait for the network, so
 // no lock is held meanwhile: other apps come back without.
-func (t *trees) ensure(manifest fleet.Digest, open func() (io.ReadCloser, error)) (string, error) {
+func (t *Trees) Ensure(manifest fleet.Digest, open func() (io.ReadCloser, error)) (string, error) {
 	dir := t.path(manifest)
 	if ok, err := t.sound(manifest); ok || err != nil {
 		return dir, err
@@ -120,7 +127,7 @@ func (t *trees) ensure(manifest fleet.Digest, open func() (io.ReadCloser, error)
 }
 
 // sound reports whether the tree is there and unchanged.
-func (t *trees) sound(manifest fleet.Digest) (bool, error) {
+func (t *Trees) sound(manifest fleet.Digest) (bool, error) {
 	var want fileList
 	err := t.bucket.Get(treeKey+manifest.Hex(), &want)
 	if err == nil {
@@ -132,7 +139,7 @@ func (t *trees) sound(manifest fleet.Digest) (bool, error) {
 	return err == nil, err
 }
 
-func (t *trees) unpack(manifest fleet.Digest, dir string, layer io.Reader) error {
+func (t *Trees) unpack(manifest fleet.Digest, dir string, layer io.Reader) error {
 	if err := os.MkdirAll(t.dir, 0o700); err != nil {
 		return fmt.Errorf("make directory of bundles: %w", err)
 	}

@@ -1,4 +1,4 @@
-package appsite
+package unpacked
 
 import (
 	"archive/tar"
