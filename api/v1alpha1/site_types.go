@@ -18,6 +18,7 @@ import (
 // +kubebuilder:printcolumn:name="Belief",type=string,JSONPath=`.status.away.belief`
 // +kubebuilder:printcolumn:name="Zone",type=string,JSONPath=`.spec.zone`
 // +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.status.version`
+// +kubebuilder:printcolumn:name="Agent",type=string,JSONPath=`.status.agent.phase`
 // +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.status.gateway`
 // +kubebuilder:printcolumn:name="Arch",type=string,priority=1,JSONPath=`.status.hardware.arch`
 // +kubebuilder:printcolumn:name="Host",type=string,priority=1,JSONPath=`.status.hardware.hostname`

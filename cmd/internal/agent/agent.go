@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -307,7 +306,7 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 	if err != nil {
 		return err
 	}
-	fetcher := deliverysite.NewFetcher(site.NewHTTPFetcher(hubClient(identity, viaProxy), identity.HubURLs), func() time.Time {
+	fetcher := deliverysite.NewFetcher(site.NewHTTPFetcher(hubClient(identity.TLSConfig(), identity.Leaf, viaProxy), identity.HubURLs), func() time.Time {
 		now, known := parts.clock.Now()
 		if !known {
 			return time.Time{}
@@ -356,18 +355,6 @@ func gateway(h *site.Host, o sitecli.RunOptions, servingTLS *tls.Config) (site.G
 		Log: h.Log, Metrics: h.Metrics, Address: o.GatewayAddr, NextPort: !o.GatewayExact,
 		TLS: servingTLS, CertFile: o.TLSCert, KeyFile: o.TLSKey,
 	})
-}
-
-// hubClient fetches content from the hub's port as this member.
-func hubClient(identity *enrollsite.Identity, viaProxy func(*url.URL) (*url.URL, error)) *http.Client {
-	choose := http.ProxyFromEnvironment
-	if viaProxy != nil {
-		choose = func(r *http.Request) (*url.URL, error) { return viaProxy(r.URL) }
-	}
-	return &http.Client{Transport: &http.Transport{
-		Proxy: choose, TLSClientConfig: identity.TLSConfig(),
-		ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 4,
-	}}
 }
 
 func serveAdmin(ctx context.Context, wg *sync.WaitGroup, o sitecli.RunOptions, metrics *prometheus.Registry, log *slog.Logger) error {

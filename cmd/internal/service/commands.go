@@ -125,7 +125,7 @@ func HubCommands(o Options) []*cobra.Command {
 	hub := func(args []string) Service {
 		return Service{
 			Name: hubUnit, Program: o.Program, Description: "Skerry hub", Root: root, Out: o.Out, Start: true,
-			DataDir: dir, DataMode: 0o700, Args: append([]string{"hub", "run", "--data-dir", dir}, args...),
+			DataDir: dir, DataMode: 0o700, Confine: true, Args: append([]string{"hub", "run", "--data-dir", dir}, args...),
 		}
 	}
 	install := &cobra.Command{

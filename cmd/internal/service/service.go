@@ -33,6 +33,8 @@ type Service struct {
 	DataMode fs.FileMode
 	// Delegate gives the service a part of the control groups of its own, to bound what it starts.
 	Delegate bool
+	// Confine takes from the service every right that a program needs which starts no others.
+	Confine bool
 	// Root is put before every path, as for an image that is being built; empty for this machine.
 	Root string
 	// Start tells systemd to start the service now and at each boot, where systemd runs.
@@ -68,6 +70,27 @@ LimitNOFILE=1048576
 {{- if .Delegate}}
 # Limits of apps are control groups below this unit's own.
 Delegate=yes
+{{- end}}
+{{- if .Confine}}
+# It starts nothing but itself and needs few rights. What it writes lies below directories that a person names.
+UMask=0077
+NoNewPrivileges=yes
+CapabilityBoundingSet=CAP_NET_BIND_SERVICE CAP_DAC_OVERRIDE CAP_CHOWN CAP_FOWNER
+ProtectSystem=full
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectClock=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectControlGroups=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+SystemCallArchitectures=native
 {{- end}}
 
 [Install]

@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -54,12 +55,14 @@ func (h *home) leave() error {
 	if err := os.MkdirAll(own, 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(own, "cgroup.procs"), fmt.Append(nil, os.Getpid()), 0o644); err != nil {
+	self := fmt.Append(nil, os.Getpid())
+	if err := os.WriteFile(filepath.Join(own, "cgroup.procs"), self, 0o644); err != nil {
 		return err
 	}
 	for _, c := range controllers {
 		if err := os.WriteFile(filepath.Join(h.dir, "cgroup.subtree_control"), []byte("+"+c), 0o644); err != nil {
-			return err
+			// Back, so that agents stay where they were meant to be.
+			return errors.Join(err, os.WriteFile(filepath.Join(h.dir, "cgroup.procs"), self, 0o644))
 		}
 	}
 	return nil
