@@ -33,6 +33,8 @@ test: ## All tests
 	# These run programs that the cache of test results does not know of.
 	$(GO) test -count=1 -timeout=30m $(NORACE)
 	$(GO) test -race -timeout=30m $(RACE)
+	# All interleavings of the protocol between hub and sites, which the race detector would make ten times slower.
+	$(GO) test -count=1 -run '^TestExplore$$' ./internal/site
 
 lint: ## gofmt, vet, staticcheck
 	@out=$$(git ls-files '*.go' | xargs gofmt -l); test -z "$$out" || { echo "not gofmt'ed:"; echo "$$out"; exit 1; }

@@ -2,6 +2,7 @@ package site_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -31,11 +32,8 @@ import (
 // places, by running each from the start. What an agent keeps on its disk is copied at its kill, as a disk would be
 // found.
 
-// steps bounds a run, and deviations how often a run may differ from the plain one.
-const (
-	maxSteps   = 60
-	deviations = 2
-)
+// maxSteps bounds a run.
+const maxSteps = 60
 
 // pendingOp is an operation on the bus that waits for the scheduler.
 type pendingOp struct {
@@ -395,6 +393,31 @@ func (w *exploration) actions() []action {
 	return append(plain, faults...)
 }
 
+// whole reports whether what is stored is one manifest with just the bodies that it names.
+func (b *exploredSite) whole() error {
+	bucket, err := b.store.Bucket("agent")
+	if err != nil {
+		return err
+	}
+	var m wire.Manifest
+	if err := bucket.Get("manifest", &m); err != nil {
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		}
+		return err
+	}
+	for name, ref := range m.Sections {
+		body, err := bucket.GetBytes("section/" + name)
+		if err == nil {
+			err = ref.Digest.Check(body)
+		}
+		if err != nil {
+			return fmt.Errorf("section %s of generation %d: %w", name, m.Generation, err)
+		}
+	}
+	return nil
+}
+
 func (w *exploration) note(c command) {
 	if said := w.told[c.site]; len(said) == 0 || said[len(said)-1] != c.body {
 		w.told[c.site] = append(said, c.body)
@@ -408,6 +431,9 @@ func (w *exploration) check(seen map[fleet.SiteName]string) string {
 		now := b.module.now()
 		if now != "" && !slices.Contains(w.told[b.name], now) {
 			return fmt.Sprintf("%s works towards %q, which nobody said", b.name, now)
+		}
+		if err := b.whole(); err != nil {
+			return fmt.Sprintf("%s: on the disk: %v", b.name, err)
 		}
 		before, after := slices.Index(w.told[b.name], seen[b.name]), slices.Index(w.told[b.name], now)
 		if after >= 0 && after < before {
