@@ -603,4 +603,3 @@ func TestExplore(t *testing.T) {
 		t.Error("hardly anything was explored")
 	}
 }
-
