@@ -35,6 +35,8 @@ test: ## All tests
 	$(GO) test -race -timeout=30m $(RACE)
 	# All interleavings of the protocol between hub and sites, which the race detector would make ten times slower.
 	$(GO) test -count=1 -run '^TestExplore$$' ./internal/site
+	# Tools are a module of their own.
+	cd tools && GOWORK=off $(GO) test ./...
 
 lint: ## gofmt, vet, staticcheck
 	@out=$$(git ls-files '*.go' | xargs gofmt -l); test -z "$$out" || { echo "not gofmt'ed:"; echo "$$out"; exit 1; }

@@ -17,6 +17,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
+	"github.com/skerry-dev/skerry/internal/cli/checkcli"
 	"github.com/skerry-dev/skerry/internal/cli/eventcli"
 	"github.com/skerry-dev/skerry/internal/cli/hubca"
 	"github.com/skerry-dev/skerry/internal/cli/hubclient"
@@ -126,6 +127,7 @@ func New(version string, streams genericiooptions.IOStreams, s Starters) *cobra.
 		{ID: groupStart, Title: "Start and stop:"},
 		{ID: groupApps, Title: "Apps:"},
 		{ID: groupFleet, Title: "The fleet:"},
+		{ID: groupUpgrades, Title: "Before an upgrade, without a hub:"},
 		{ID: groupObjects, Title: "Objects, as with kubectl:"},
 	}
 	root.AddGroup(groups...)
@@ -154,7 +156,9 @@ func New(version string, streams genericiooptions.IOStreams, s Starters) *cobra.
 	events := eventcli.New(eventcli.Env{Hub: g.hub, Namespace: flags.Namespace, DefaultNamespace: g.namespace, Out: streams.Out, Usage: Usage})
 	add(groupFleet, newSite(g, append(s.SiteCommands, siteupgrade.New(siteupgrade.Deps{Hub: g.hub, Objects: g.objects, Usage: Usage, Out: streams.Out}))), events, newUser(g))
 	add(groupObjects, objectCommands(g)...)
-	root.AddCommand(newVersion(g))
+	checks := checkcli.New(checkcli.Env{In: streams.In, Out: streams.Out, Version: version, Usage: Usage})
+	checks.GroupID = groupUpgrades
+	root.AddCommand(checks, newVersion(g))
 	markUsage(root)
 	return root
 }
@@ -187,10 +191,11 @@ func GroupRun(cmd *cobra.Command, args []string) error {
 
 // Groups of commands in the help text.
 const (
-	groupStart   = "start"
-	groupApps    = "apps"
-	groupFleet   = "fleet"
-	groupObjects = "objects"
+	groupStart    = "start"
+	groupApps     = "apps"
+	groupFleet    = "fleet"
+	groupObjects  = "objects"
+	groupUpgrades = "upgrades"
 )
 
 // globals are what every command is given.

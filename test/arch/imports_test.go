@@ -27,6 +27,7 @@ var (
 	nats        = []string{"github.com/nats-io/"}
 	wazero      = []string{"github.com/tetratelabs/wazero"}
 	apiserver   = []string{"k8s.io/kubernetes", "go.etcd.io/etcd/server"}
+	yamlParser  = []string{"go.yaml.in/yaml", "sigs.k8s.io/yaml"}
 	containerOS = []string{"github.com/google/go-containerregistry"}
 )
 
@@ -116,7 +117,19 @@ func rules() []rule {
 			reason: "a leaf wraps the library that it is for"},
 		{pkgs: []string{"internal/app/bundle"}, ours: join(kernel, []string{"internal/app", "examples", "examples/..."}), never: join(kubernetes, nats, wazero),
 			reason: "a leaf wraps the library that it is for"},
-		{pkgs: []string{"internal/cli", "internal/cli/..."}, ours: join(kernel, []string{"internal/cli/...", "internal/sitecli", "internal/sitecli/bootfile", "internal/app", "internal/app/task", "internal/app/appapi", "internal/app/appschema", "internal/app/bundle", "internal/enroll", "internal/event", "internal/ociclient", "internal/upkeep", "api/...", "examples"}), never: join(nats, wazero, apiserver),
+		{pkgs: []string{"catalog"}, ours: []string{}, never: join(kubernetes, nats, wazero),
+			reason: "data that everything may read needs nothing"},
+		{pkgs: []string{"internal/upgrade/check"}, ours: []string{}, never: join(kubernetes, nats, wazero, yamlParser),
+			reason: "a feature's core is shared: whatever it links, all of them link"},
+		{pkgs: []string{"internal/upgrade/check/kubeapi"}, ours: []string{"internal/upgrade/check", "catalog"}, never: join(kubernetes, nats, wazero, yamlParser),
+			reason: "a leaf wraps what it is for: the table of APIs, which needs no client to be asked"},
+		{pkgs: []string{"internal/upgrade/check/manifest"}, ours: []string{"internal/upgrade/check"}, never: join(kubernetes, nats, wazero),
+			reason: "a leaf wraps the library that it is for"},
+		{pkgs: []string{"internal/upgrade/check/podsecurity"}, ours: []string{"internal/upgrade/check"}, never: join(nats, wazero, apiserver, yamlParser),
+			reason: "a leaf wraps the library that it is for"},
+		{pkgs: []string{"internal/upgrade/check/report"}, ours: []string{"internal/upgrade/check"}, never: join(kubernetes, nats, wazero, yamlParser),
+			reason: "what is found is shown without knowing what it was found in"},
+		{pkgs: []string{"internal/cli", "internal/cli/..."}, ours: join(kernel, []string{"internal/cli/...", "internal/sitecli", "internal/sitecli/bootfile", "internal/app", "internal/app/task", "internal/app/appapi", "internal/app/appschema", "internal/app/bundle", "internal/enroll", "internal/event", "internal/ociclient", "internal/upkeep", "internal/upgrade/check", "internal/upgrade/check/...", "api/...", "examples"}), never: join(nats, wazero, apiserver),
 			reason: "the command line talks to a hub; what starts one is handed in by cmd"},
 		{pkgs: []string{"internal/sitecli", "internal/sitecli/..."}, ours: join(kernel, []string{"internal/app", "internal/enroll", "internal/site", "internal/sitecli/bootfile"}), never: join(kubernetes, nats, wazero, containerOS),
 			reason: "the verbs of skerry-site are linked into the small binary"},
@@ -137,6 +150,8 @@ var onlyImporters = []struct {
 	{"github.com/nats-io/nats-server", []string{"internal/natsserver"}, "one package knows how rights on the bus are given"},
 	{"github.com/tetratelabs/wazero", []string{"internal/app/wasm", "test/bench/wasm"}, "one package knows where the engine's own limits end"},
 	{"github.com/santhosh-tekuri/jsonschema", []string{"internal/app/appschema"}, "one package keeps it from loading anything and bounds what it may cost"},
+	{"go.yaml.in/yaml/v3", []string{"internal/upgrade/check/manifest"}, "one package bounds what parsing manifests may cost, and types scalars as kubectl does"},
+	{"k8s.io/pod-security-admission", []string{"internal/upgrade/check/podsecurity"}, "one package asks it"},
 	{"github.com/hanwen/go-fuse", []string{"test/fault/powercut"}, "a file system of our own is for tests"},
 	{"go.etcd.io/bbolt", []string{"internal/store"}, "one package decides how a site's data is kept"},
 }

@@ -1,4 +1,5 @@
-// Package docs writes the pages that are generated from the program itself: one a command, and one a kind. It
+// Package docs writes the pages that are generated from the program itself: one a command, one a kind, and one of the
+// rules of `skerry check`. It
 // is a hidden command of skerry, which `make generate` runs; only cmd imports it.
 package docs
 
@@ -26,7 +27,8 @@ func Command(root func() *cobra.Command) *cobra.Command {
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return errors.Join(writeCLI(root(), filepath.Join(args[0], "cli")), writeReference(filepath.Join(args[0], "reference")))
+			return errors.Join(writeCLI(root(), filepath.Join(args[0], "cli")), writeReference(filepath.Join(args[0], "reference")),
+				writeRules(filepath.Join(args[0], "reference", "check-rules.md")))
 		},
 	}
 }
