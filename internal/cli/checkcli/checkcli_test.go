@@ -21,7 +21,7 @@ import (
 var errUsage = errors.New("usage")
 
 // checked runs the verb and returns what it printed.
-func checked(t *testing.T, stdin string, args ...string) (string, error) {
+func checked(t testing.TB, stdin string, args ...string) (string, error) {
 	t.Helper()
 	var out bytes.Buffer
 	c := New(Env{In: strings.NewReader(stdin), Out: &out, Version: "1.2.3", Usage: func(err error) error {
@@ -177,4 +177,28 @@ func TestPlaces(t *testing.T) {
 	if diff := gocmp.Diff(string(want), out); diff != "" {
 		t.Errorf("the report of testdata/tree is not that of testdata/tree.txt (-want +got):\n%s", diff)
 	}
+}
+
+// FuzzCheck holds every rule and every form of output to take whatever is well-formed.
+func FuzzCheck(f *testing.F) {
+	rules, err := Rules()
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, r := range rules {
+		f.Add(r.Fails)
+	}
+	f.Add("apiVersion: v1\nkind: Pod\nspec: {containers: [null, 5, {name: a, ports: x}], volumes: [{}]}\n")
+	f.Add("apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nrules: [{apiGroups: [[]], resources: {}}, null]\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, form := range []string{"table", "json", "junit"} {
+			out, err := checked(t, text, "-", "--pod-security", "restricted", "--kubernetes", "1.38", "-o", form)
+			if err != nil && !errors.Is(err, ErrFindings) && !errors.Is(err, errUnusable) {
+				t.Errorf("%v", err)
+			}
+			if out == "" {
+				t.Error("nothing was printed")
+			}
+		}
+	})
 }

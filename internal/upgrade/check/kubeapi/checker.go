@@ -114,29 +114,53 @@ func (c *Checker) fix(of GVK, otherwise string) string {
 // templates that others make objects of.
 func (c *Checker) references(o *check.Object) []check.Finding {
 	var out []check.Finding
-	var walk func(at check.Ref)
-	walk = func(at check.Ref) {
-		for _, item := range at.Items() {
+	var steps []step
+	var walk func(v *check.Value)
+	walk = func(v *check.Value) {
+		for i, item := range v.Items {
+			steps = append(steps, step{index: i})
 			walk(item)
+			steps = steps[:len(steps)-1]
 		}
-		for _, f := range at.Fields() {
-			walk(f)
+		for i, f := range v.Fields {
+			steps = append(steps, step{index: i, field: true})
+			walk(f.Value)
+			steps = steps[:len(steps)-1]
 		}
-		if at.Path == o.Root.Path {
+		if v.Kind != check.Map || len(steps) == 0 {
 			return
 		}
-		version, kind := at.Get("apiVersion"), at.Get("kind").Text()
-		if version.Text() == "" || kind == "" {
+		at := check.Ref{Value: v}
+		version, kind := at.Get("apiVersion").Text(), at.Get("kind").Text()
+		if version == "" || kind == "" {
 			return
 		}
-		named := check.Object{APIVersion: version.Text(), Kind: kind}
+		named := check.Object{APIVersion: version}
 		of := GVK{named.Group(), named.Version(), kind}
 		if apis := c.table.find(of); len(apis) > 0 && !anyServed(apis, c.target) && firstServed(apis) <= c.target.Minor {
-			out = append(out, o.Finding(ruleReference, check.Failure, version, c.gone(of, apis), c.fix(of, "nothing takes its place")))
+			out = append(out, o.Finding(ruleReference, check.Failure, follow(o.Root, steps).Get("apiVersion"), c.gone(of, apis), c.fix(of, "nothing takes its place")))
 		}
 	}
-	walk(o.Root)
+	walk(o.Root.Value)
 	return out
+}
+
+// step is a part of a way. Paths are written out for findings alone: names can be long, and values many.
+type step struct {
+	index int
+	field bool // the field of this index, not the item
+}
+
+// follow goes the way of steps.
+func follow(at check.Ref, steps []step) check.Ref {
+	for _, s := range steps {
+		if s.field {
+			at = at.Fields()[s.index]
+		} else {
+			at = at.Items()[s.index]
+		}
+	}
+	return at
 }
 
 // quoted writes names of a list for a sentence.

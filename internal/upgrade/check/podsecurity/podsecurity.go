@@ -115,6 +115,12 @@ func (c *Checker) pod(o *check.Object, at check.Ref) []check.Finding {
 	if err := decode(at.Get("spec"), &spec); err != nil {
 		return []check.Finding{unreadable(o, at.Get("spec"), err)}
 	}
+	for i, v := range spec.Volumes {
+		if v.VolumeSource == (corev1.VolumeSource{}) {
+			// As the API server's defaults have it, which come before its own check.
+			spec.Volumes[i].EmptyDir = &corev1.EmptyDirVolumeSource{}
+		}
+	}
 	var out []check.Finding
 	for _, k := range c.checks {
 		if result := k.pod(&meta, &spec); !result.Allowed {

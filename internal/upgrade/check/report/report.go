@@ -158,7 +158,7 @@ func asJSON(w io.Writer, r Report) error {
 // github writes workflow commands, which GitHub shows beside the lines of a pull request.
 // https://docs.github.com/actions/reference/workflow-commands-for-github-actions
 func github(w io.Writer, r Report) error {
-	data := strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A")
+	data := strings.NewReplacer("%", "%25")
 	property := strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A", ":", "%3A", ",", "%2C")
 	var b strings.Builder
 	for _, f := range r.Findings {
@@ -174,7 +174,7 @@ func github(w io.Writer, r Report) error {
 		if f.Object != "" {
 			text = f.Object + ": " + text
 		}
-		fmt.Fprintf(&b, "::%s %s::%s\n", command, strings.Join(properties, ","), data.Replace(text))
+		fmt.Fprintf(&b, "::%s %s::%s\n", command, strings.Join(properties, ","), data.Replace(plain(text)))
 	}
 	fmt.Fprintf(&b, "%s\n", r.summary())
 	_, err := io.WriteString(w, b.String())
