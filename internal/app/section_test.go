@@ -330,3 +330,17 @@ func TestPlacementConfig(t *testing.T) {
 		}
 	}
 }
+
+func FuzzDecodeLogsRequest(f *testing.F) {
+	f.Add([]byte(`{"app":"default/hello","tail":-1,"follow":true}`))
+	f.Add([]byte(`{"app":"..","tail":99999999}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := app.DecodeLogsRequest(data)
+		if err != nil {
+			return
+		}
+		if r.App.Validate() != nil || r.Tail < 0 || r.Tail > app.MaxTail {
+			t.Errorf("%s is taken as %+v", data, r)
+		}
+	})
+}

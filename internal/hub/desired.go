@@ -39,6 +39,9 @@ type desiredSite struct {
 	manifest wire.Manifest
 	revision uint64
 	sections map[string][]byte
+	// holder is the section whose owner holds the site, and waiting what others told it meanwhile; see Hold.
+	holder  string
+	waiting map[string][]byte
 }
 
 // LoadDesired reads what was stored before and returns when all of it is known.
@@ -141,12 +144,46 @@ func (d *Desired) Manifest(site fleet.SiteName) wire.Manifest {
 	return s.manifest
 }
 
+// Hold keeps what other sections' owners tell a site until Release. The owner of a section that was lost calls it
+// before any reconciler runs: a manifest of another section alone would make the site remove what it has of this one.
+func (d *Desired) Hold(site fleet.SiteName, section string) {
+	s := d.site(site)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.holder, s.waiting = section, map[string][]byte{}
+}
+
+// Release tells the site what others said while it was held. It is called again until it succeeds.
+func (d *Desired) Release(ctx context.Context, site fleet.SiteName) error {
+	s := d.site(site)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, body := range s.waiting {
+		if err := d.set(ctx, site, s, name, body); err != nil {
+			return err
+		}
+		delete(s.waiting, name)
+	}
+	s.holder, s.waiting = "", nil
+	return nil
+}
+
 // Set makes body the section of that name for site and tells the site; nil removes it. It does nothing
-// when the site is told the same already, and nothing to a site that is being wiped.
+// when the site is told the same already, and nothing to a site that is being wiped. A site that another section's
+// owner holds is told later.
 func (d *Desired) Set(ctx context.Context, site fleet.SiteName, name string, body []byte) error {
 	s := d.site(site)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.holder != "" && s.holder != name {
+		s.waiting[name] = body
+		return nil
+	}
+	return d.set(ctx, site, s, name, body)
+}
+
+// set is Set of a site that nobody holds. The caller holds s.mu.
+func (d *Desired) set(ctx context.Context, site fleet.SiteName, s *desiredSite, name string, body []byte) error {
 	old, had := s.manifest.Sections[name]
 	current := d.current(s.manifest)
 	switch {

@@ -167,6 +167,32 @@ func TestSetTellsASite(t *testing.T) {
 	}
 }
 
+// TestHold lets others speak before the owner of a section that was lost: a manifest of theirs alone would make the
+// site remove what it runs.
+func TestHold(t *testing.T) {
+	d := newDesk(t, membus.New())
+	d.desired.Hold("shop-1", "apps")
+	d.set("shop-1", "delivery", "")
+	d.set("shop-1", "tasks", "one")
+	d.set("shop-1", "tasks", "two")
+	if got := d.bus.taken(); len(got) > 0 {
+		t.Fatalf("a site that is held was told %v", got)
+	}
+	d.set("shop-2", "tasks", "other")
+	d.follows("shop-2", map[string]string{"tasks": "other"})
+	d.set("shop-1", "apps", "a")
+	d.follows("shop-1", map[string]string{"apps": "a"})
+	if err := d.desired.Release(t.Context(), "shop-1"); err != nil {
+		t.Fatal(err)
+	}
+	d.follows("shop-1", map[string]string{"apps": "a", "tasks": "two"})
+	d.set("shop-1", "delivery", "now")
+	d.follows("shop-1", map[string]string{"apps": "a", "tasks": "two", "delivery": "now"})
+	if err := d.desired.Release(t.Context(), "shop-1"); err != nil {
+		t.Errorf("to release what nobody holds: %v", err)
+	}
+}
+
 func TestDesiredIsLoaded(t *testing.T) {
 	broker := membus.New()
 	d := newDesk(t, broker)

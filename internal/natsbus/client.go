@@ -64,7 +64,7 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 	life, stop := context.WithCancel(context.Background())
 	c := &Client{
 		opts: o, log: o.Log, stop: stop,
-		dialer: &dialer{ctx: life, tls: o.TLS, proxy: o.Proxy},
+		dialer: &dialer{ctx: life, tls: o.TLS, proxy: o.Proxy, newest: o.Newest},
 		asked:  map[*asked]struct{}{},
 		up:     make(chan struct{}),
 		lost:   map[*nats.Subscription]int{},

@@ -22,6 +22,8 @@ type dialer struct {
 	ctx   context.Context // ends with the Client
 	tls   *tls.Config
 	proxy func(*url.URL) (*url.URL, error)
+	// newest returns URLs to try when the one that is asked for does not answer; nil: none.
+	newest func() []string
 	// own says that TLS is done here, so that its errors arrive whole.
 	own bool
 	// begun is false until the first attempt, linked until the first success.
@@ -41,6 +43,23 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	if d.begun.CompareAndSwap(false, true) {
 		return nil, errLater
 	}
+	conn, err := d.dial(network, address)
+	if err == nil || d.newest == nil {
+		return conn, err
+	}
+	for _, raw := range d.newest() {
+		u, bad := url.Parse(raw)
+		if bad != nil || u.Host == address || u.Port() == "" {
+			continue
+		}
+		if conn, other := d.dial(network, u.Host); other == nil {
+			return conn, nil
+		}
+	}
+	return nil, err
+}
+
+func (d *dialer) dial(network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(d.ctx, connectTimeout)
 	defer cancel()
 	conn, err := d.dialThroughProxy(ctx, network, address)

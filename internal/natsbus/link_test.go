@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -277,4 +278,31 @@ func TestOptionsThatCannotWork(t *testing.T) {
 	if _, err := natsbus.Connect(ended, natsbus.Options{URLs: []string{"nats://127.0.0.1"}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("with a context that ended: %v", err)
 	}
+}
+
+// TestHubThatMoved connects where nothing listens any more, and learns meanwhile where the hub is now.
+func TestHubThatMoved(t *testing.T) {
+	h := startHub(t, natsserver.Options{})
+	o := h.member(t, "shop-1", "m-1")
+	l := newLink()
+	o.OnLink, o.Log = l.changed, testLog(t)
+	front := httptest.NewTLSServer(h.server.WebSocketHandler())
+	t.Cleanup(front.Close)
+	now := strings.Replace(front.URL, "https:", "wss:", 1) + wire.PathBus
+	o.URLs, o.TLS = []string{"wss://" + freeAddress(t) + wire.PathBus}, front.Client().Transport.(*http.Transport).TLSClientConfig
+	var mu sync.Mutex
+	known := o.URLs
+	o.Newest = func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return known
+	}
+	c, err := natsbus.Connect(t.Context(), o)
+	must(t, err)
+	t.Cleanup(c.Close)
+	await(t, l.down, "a failed attempt at the old address")
+	mu.Lock()
+	known = []string{now, o.URLs[0]}
+	mu.Unlock()
+	await(t, l.up, "the link at the new one")
 }

@@ -23,6 +23,9 @@ type Options struct {
 	//	tls://host:port            NATS' own TLS, of an external server
 	//	nats://host:port           NATS without TLS, of an external server on the same machine
 	URLs []string
+	// Newest, when set, returns where the bus is reached by what is known now, as URLs does. They are tried when
+	// none of URLs answers: whoever runs the bus may have moved.
+	Newest func() []string
 	// InProcess returns a connection to a server in this process, in place of URLs.
 	InProcess func() (net.Conn, error)
 	// TLS is used for all but nats. It is cloned; nil means the machine's own roots.

@@ -45,12 +45,20 @@ func (s *Store) EnsureStreams(ctx context.Context, replicas int) error {
 	if err := s.bus.check(ctx, nil); err != nil {
 		return fmt.Errorf("make streams: %w", err)
 	}
+	room, err := s.roomForEvents(ctx)
+	if err != nil {
+		return fmt.Errorf("make streams: how much the account of the bus may store: %w", s.bus.translate(err))
+	}
 	for name, pattern := range wire.Stored() {
+		maxBytes := int64(-1) // that of the account alone
+		if name == wire.StreamEvents {
+			maxBytes = room
+		}
 		_, err := s.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 			Name:              name,
 			Subjects:          []string{pattern},
 			MaxMsgsPerSubject: int64(wire.Kept(name)),
-			MaxBytes:          maxBytes(name),
+			MaxBytes:          maxBytes,
 			MaxMsgSize:        wire.MaxMessage + maxStoredHeaders,
 			Storage:           jetstream.FileStorage,
 			Replicas:          replicas,
@@ -72,12 +80,23 @@ func (s *Store) EnsureStreams(ctx context.Context, replicas int) error {
 // before; beyond it sites keep theirs.
 const maxEvents = 2 << 30
 
-// maxBytes is the bound of a stream's bytes; minus one: that of the account alone.
-func maxBytes(stream string) int64 {
-	if stream == wire.StreamEvents {
-		return maxEvents
+// roomForEvents is maxEvents, or a quarter of what a smaller account may store: JetStream sets it aside.
+func (s *Store) roomForEvents(ctx context.Context) (int64, error) {
+	info, err := s.js.AccountInfo(ctx)
+	if err != nil {
+		return 0, err
 	}
-	return -1
+	room := int64(maxEvents)
+	limits := []int64{info.Limits.MaxStore}
+	for _, tier := range info.Tiers {
+		limits = append(limits, tier.Limits.MaxStore)
+	}
+	for _, limit := range limits {
+		if limit > 0 {
+			room = min(room, limit/4)
+		}
+	}
+	return room, nil
 }
 
 // Purge implements wire.Store.

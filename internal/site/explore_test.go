@@ -152,7 +152,6 @@ type exploration struct {
 	telling chan error // of the Set under way; nil when none is
 	boxes   []*exploredSite
 	left    []command
-	trace   []string
 }
 
 // command is what somebody wants of the hub.

@@ -94,12 +94,18 @@ type EnrollResponse struct {
 	Authorities string `json:"authorities,omitempty"`
 	// BusURLs are where the bus is reached; empty means PathBus of the hub's own port.
 	BusURLs []string `json:"busURLs,omitempty"`
+	// HubURLs are where the hub's port is reached, the first one first; at most MaxHubURLs. A member tries them
+	// before those that it knew, which it keeps: a hub that moves is found as long as one of them is right.
+	HubURLs []string `json:"hubURLs,omitempty"`
 	// ServingCertificate is the certificate chain of the gateway in PEM, for ServingKey. It is made anew with
 	// each renewal and holds far beyond Expires: a site that is cut off goes on serving.
 	// GatewayCA is the authority, in PEM, that signed it: the one of all gateways of this hub, never CA.
 	ServingCertificate string `json:"servingCertificate,omitempty"`
 	GatewayCA          string `json:"gatewayCA,omitempty"`
 }
+
+// MaxHubURLs bounds the addresses of the hub that a member knows.
+const MaxHubURLs = 8
 
 // EnrollRefusal is the body of every answer that is not a success.
 type EnrollRefusal struct {

@@ -75,6 +75,10 @@ func frozen() map[string]any {
 			},
 			Dropped: map[fleet.EventClass]uint64{fleet.ClassSample: 1},
 		},
+		"enroll-response-addresses.json": EnrollResponse{
+			Protocol: 1, Site: "shop-1", Member: "m-1", Certificate: "PEM", BusCredential: "JWT", HubTime: 100, NotBefore: 90,
+			Expires: 1000, CA: "PEM", HubURLs: []string{"https://hub.example.com:7443"},
+		},
 		"enroll-refusal-claim.json": EnrollRefusal{Reason: RefusedPending, Message: "wait"},
 		"enroll-refusal.json":       EnrollRefusal{Reason: RefusedChallenge, Message: "sign this", Challenge: []byte("challenge")},
 	}

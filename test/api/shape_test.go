@@ -132,7 +132,7 @@ func (s *server) testColumns(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]string{ // wide ones in brackets
-		"sites":      "Name Ready Link Belief Zone Version URL (Arch) (Host) Age",
+		"sites":      "Name Ready Link Belief Zone Version Agent URL (Arch) (Host) Age",
 		"apps":       "Name Ready Version Sites Updated Healthy (Waiting) (Failed) (Release) (Message) Age",
 		"releases":   "Name App Version Runtime (Bundle) Age",
 		"siteclaims": "Name Fingerprint Hostname Arch From Decision Site (Member) Age",
@@ -152,7 +152,7 @@ func (s *server) testColumns(t *testing.T) {
 			t.Errorf("columns of %s (-want +got):\n%s", resource, diff)
 		}
 		if resource == "sites" {
-			if row := fmt.Sprint(table.Rows[0].Cells[:6]); row != "[shop-1 True Connected north 1.2.3 http://127.0.0.1:8081]" {
+			if row := fmt.Sprint(table.Rows[0].Cells[:8]); row != "[shop-1 True Connected <nil> north 1.2.3 <nil> http://127.0.0.1:8081]" {
 				t.Errorf("a site is shown as %s", row)
 			}
 		}

@@ -27,6 +27,8 @@ type box struct {
 	// ns is the host that it is; nil for this one.
 	ns      *link.Namespace
 	gateway string
+	// neighbour is where it answers its neighbours; empty: nowhere.
+	neighbour string
 	// machine gives its programs a process number space of their own: who kills the agent kills all of them.
 	machine bool
 
@@ -72,6 +74,9 @@ func newBox(t *testing.T, name string) *box {
 func (b *box) start(token string) {
 	b.t.Helper()
 	args := []string{"run", "--data-dir", b.dir, "--gateway-addr", b.gateway, "--log-format", "text"}
+	if b.neighbour != "" {
+		args = append(args, "--neighbour-addr", b.neighbour)
+	}
 	if token != "" {
 		args = append(args, "--join", token)
 	}

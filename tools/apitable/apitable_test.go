@@ -103,7 +103,6 @@ func TestDefaults(t *testing.T) {
 		"pkg/apis/flowcontrol/register.go": "package flowcontrol\nconst GroupName = \"flowcontrol.apiserver.k8s.io\"\n",
 		"pkg/controlplane/instance.go":     controlplane,
 	}
-	d := defaults{versions: map[gvr]bool{}, resources: map[gvr]bool{}}
 	_, err := readDefaults(files(of))
 	if err == nil || !strings.Contains(err.Error(), "only 3 versions") {
 		t.Errorf("a source with so few versions was answered with %v", err)
@@ -115,7 +114,8 @@ func TestDefaults(t *testing.T) {
 		of["pkg/controlplane/instance.go"] = strings.Replace(strings.Replace(of["pkg/controlplane/instance.go"], "\n)", "\n\t"+name+" \"k8s.io/api/"+name+"x/v1\"\n)", 1),
 			"stable = []schema.GroupVersion{", "stable = []schema.GroupVersion{"+name+".SchemeGroupVersion, ", 1)
 	}
-	if d, err = readDefaults(files(of)); err != nil {
+	d, err := readDefaults(files(of))
+	if err != nil {
 		t.Fatal(err)
 	}
 	for r, want := range map[gvr]bool{

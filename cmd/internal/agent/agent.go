@@ -288,7 +288,7 @@ func run(ctx context.Context, version string, log *slog.Logger, o sitecli.RunOpt
 		return err
 	}
 	bus, err := natsbus.Connect(ctx, natsbus.Options{
-		URLs: identity.BusURLs(), TLS: identity.TLSConfig(), Credentials: identity.Credentials, Sign: identity.Sign,
+		URLs: identity.BusURLs(), Newest: identity.BusURLs, TLS: identity.TLSConfig(), Credentials: identity.Credentials, Sign: identity.Sign,
 		InboxPrefix: wire.InboxPrefix(identity.Site(), identity.Member()), Name: string(identity.Site()), Proxy: viaProxy,
 		Log: log.With("component", "bus"),
 		OnLink: func(connected bool, err error) {

@@ -16,7 +16,8 @@ func writeRules(file string) error {
 		return fmt.Errorf("rules of check: %w", err)
 	}
 	var b strings.Builder
-	b.WriteString("# Rules of skerry check\n\nWhat `skerry check` finds; [the guide](../guides/check.md) says how to use it. The examples are the rules' own tests.\n\n" +
+	b.WriteString("# Rules of skerry check\n\nWhat `skerry check` finds; [the guide](../guides/check.md) says how to use it. The examples are the rules' own tests.\n" +
+		"Severities are the usual ones; those of Pod Security are errors once `--pod-security` names a level.\n\n" +
 		"Generated from `internal/upgrade/check` by `make generate`.\n\n| rule | severity | what is found |\n| --- | --- | --- |\n")
 	for _, r := range rules {
 		fmt.Fprintf(&b, "| [%s](#%s) | %s | %s |\n", r.ID, strings.ToLower(r.ID), r.Severity, r.Title)

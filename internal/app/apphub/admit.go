@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/skerry-dev/skerry/api/v1alpha1"
 	"github.com/skerry-dev/skerry/internal/app/appapi"
@@ -19,6 +20,16 @@ func (f *Feature) checkGrants(ctx context.Context, old, a *v1alpha1.App) ([]stri
 	if old != nil && equality.Semantic.DeepEqual(old.Spec, a.Spec) {
 		return nil, nil // who may no longer place an app may still label it, or take a finalizer away
 	}
+	warnings, faults := f.judgeGrants(ctx, a, f.host.Client)
+	if len(faults) > 0 {
+		// A grant that was applied a moment before the app is not in the cache yet.
+		warnings, faults = f.judgeGrants(ctx, a, f.host.Manager.GetAPIReader())
+	}
+	return warnings, faults
+}
+
+// judgeGrants is checkGrants with the grants that a reader has.
+func (f *Feature) judgeGrants(ctx context.Context, a *v1alpha1.App, reader client.Reader) ([]string, field.ErrorList) {
 	path := field.NewPath("spec", "placement", "sites")
 	selector, err := metav1.LabelSelectorAsSelector(&a.Spec.Placement.Sites)
 	if err != nil {
@@ -26,7 +37,7 @@ func (f *Feature) checkGrants(ctx context.Context, old, a *v1alpha1.App) ([]stri
 	}
 	var sites v1alpha1.SiteList
 	var grants v1alpha1.SiteGrantList
-	if f.host.Client.List(ctx, &sites) != nil || f.host.Client.List(ctx, &grants) != nil {
+	if f.host.Client.List(ctx, &sites) != nil || reader.List(ctx, &grants) != nil {
 		return nil, nil // nothing is read yet: the app's condition will say it
 	}
 	var warnings []string

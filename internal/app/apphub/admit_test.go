@@ -2,6 +2,7 @@ package apphub_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -93,6 +94,18 @@ func TestAdmission(t *testing.T) {
 		}
 	}
 
+	t.Run("a grant that was applied a moment before counts", func(t *testing.T) {
+		for i := range 10 {
+			name := fmt.Sprintf("moment-%d", i)
+			w.must(w.client.Create(w.ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}))
+			w.must(w.client.Create(w.ctx, &v1alpha1.SiteGrant{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.SiteGrantSpec{
+				Namespaces: []string{name}, Sites: metav1.LabelSelector{}, Runtimes: []string{"process"},
+			}}))
+			if err := person.Create(w.ctx, app(name, "hello:1", false, kind("shop")), client.DryRunAll); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 	t.Run("who may no longer place an app may still label and delete it", func(t *testing.T) {
 		a := app("shop", "hello:1", false, kind("shop"))
 		w.must(person.Create(w.ctx, a))

@@ -64,6 +64,7 @@ func (b *book) rebuild(site fleet.SiteName, apps []fleet.AppKey) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.lost[site] = true
+	b.desired.Hold(site, app.SectionName)
 	for _, key := range apps {
 		b.pending[key] = true
 	}
@@ -99,6 +100,9 @@ func (b *book) writeLost(ctx context.Context, site fleet.SiteName) error {
 		if err := b.desired.Set(ctx, site, app.SectionName, body); err != nil {
 			return err
 		}
+	}
+	if err := b.desired.Release(ctx, site); err != nil {
+		return err
 	}
 	b.mu.Lock()
 	delete(b.lost, site)

@@ -79,6 +79,16 @@ func (f *Feature) needsOf(ctx context.Context, ref task.Ref, work *v1alpha1.Task
 }
 
 func (f *Feature) check(ctx context.Context, ref task.Ref, work *v1alpha1.TaskWork, placement *v1alpha1.Placement) ([]string, field.ErrorList) {
+	warnings, faults := f.judge(ctx, ref, work, placement, f.host.Client)
+	if len(faults) > 0 {
+		// A grant that was applied a moment before the task is not in the cache yet.
+		warnings, faults = f.judge(ctx, ref, work, placement, f.host.Manager.GetAPIReader())
+	}
+	return warnings, faults
+}
+
+// judge is check with the grants that a reader has.
+func (f *Feature) judge(ctx context.Context, ref task.Ref, work *v1alpha1.TaskWork, placement *v1alpha1.Placement, reader client.Reader) ([]string, field.ErrorList) {
 	path := field.NewPath("spec", "placement", "sites")
 	selector, err := metav1.LabelSelectorAsSelector(&placement.Sites)
 	if err != nil {
@@ -90,7 +100,7 @@ func (f *Feature) check(ctx context.Context, ref task.Ref, work *v1alpha1.TaskWo
 	}
 	var sites v1alpha1.SiteList
 	var grants v1alpha1.SiteGrantList
-	if f.host.Client.List(ctx, &sites) != nil || f.host.Client.List(ctx, &grants) != nil {
+	if f.host.Client.List(ctx, &sites) != nil || reader.List(ctx, &grants) != nil {
 		return nil, nil
 	}
 	what := "any runtime"

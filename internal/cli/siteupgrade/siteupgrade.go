@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -101,6 +102,7 @@ func (f flags) run(ctx context.Context, d Deps, names []string) error {
 	if err != nil {
 		return err
 	}
+	failedLast(sites)
 	for i := range sites {
 		site := &sites[i]
 		before := site.DeepCopy()
@@ -120,6 +122,18 @@ func (f flags) run(ctx context.Context, d Deps, names []string) error {
 	}
 	_, err = fmt.Fprintf(d.Out, "%d sites are to run agent %s, %d at a time; `skerry get sites` shows how far they are\n", len(sites), f.to, f.maxUnavailable)
 	return err
+}
+
+// failedLast puts the sites at which an upgrade failed behind the others. Each takes room among those that are to run
+// the same agent: were it asked for another first, a site that still waits would be told the agent that failed there.
+func failedLast(sites []v1alpha1.Site) {
+	failed := func(s v1alpha1.Site) int {
+		if s.Status.Agent != nil && s.Status.Agent.Phase == v1alpha1.AgentFailed {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(sites, func(a, b v1alpha1.Site) int { return failed(a) - failed(b) })
 }
 
 func chosen(ctx context.Context, objects client.Client, names []string, selector labels.Selector) ([]v1alpha1.Site, error) {

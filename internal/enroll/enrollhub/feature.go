@@ -66,7 +66,7 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 	tokens := &secretTokens{fresh: fresh, writer: h.Client}
 	claims := &siteClaims{cached: h.Client, fresh: fresh, writer: h.Client}
 	desk, err := NewDesk(Options{
-		Issuer: f.o.Issuer, Authority: f.o.Authority, Gateways: f.o.Gateways, BusURLs: f.o.BusURLs, TTL: f.o.TTL,
+		Issuer: f.o.Issuer, Authority: f.o.Authority, Gateways: f.o.Gateways, BusURLs: f.o.BusURLs, HubURLs: append([]string{h.URL}, f.o.OtherURLs...), TTL: f.o.TTL,
 		Members: &siteMembers{cached: h.Client, fresh: fresh, writer: h.Client}, Tokens: tokens, Claims: claims,
 		Log: h.Log.With("component", "enroll"), Now: h.Now,
 	})

@@ -45,6 +45,8 @@ type Options struct {
 	Claims Claims
 	// BusURLs are given to members when the bus is not (only) at the hub's port.
 	BusURLs []string
+	// HubURLs are where the hub's port is reached; members are told with each renewal.
+	HubURLs []string
 	// TTL of credentials; zero means DefaultTTL.
 	TTL time.Duration
 	Log *slog.Logger
@@ -338,7 +340,7 @@ func (d *Desk) issue(ctx context.Context, site fleet.SiteName, id fleet.MemberID
 		Protocol: wire.Protocol, Site: site, Member: id,
 		Certificate: string(certificate), BusCredential: credential,
 		HubTime: now.Unix(), NotBefore: notBefore.Unix(), Expires: expires.Unix(),
-		CA: string(d.o.Authority.PEM()), Authorities: string(d.o.Authority.Bundle()), BusURLs: d.o.BusURLs,
+		CA: string(d.o.Authority.PEM()), Authorities: string(d.o.Authority.Bundle()), BusURLs: d.o.BusURLs, HubURLs: d.o.HubURLs,
 	}
 	if d.o.Gateways == nil || len(request.ServingKey) == 0 {
 		return response, nil

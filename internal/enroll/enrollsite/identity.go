@@ -206,12 +206,27 @@ func (s state) after(r wire.EnrollResponse) (state, error) {
 func (s state) with(r wire.EnrollResponse) state {
 	s.Site, s.Member = r.Site, r.Member
 	s.Certificate, s.Credential, s.BusURLs = r.Certificate, r.BusCredential, r.BusURLs
+	s.HubURLs = addresses(r.HubURLs, s.HubURLs)
 	s.NotBefore, s.Expires = r.NotBefore, r.Expires
 	if r.ServingCertificate != "" {
 		s.ServingCertificate, s.GatewayCA = r.ServingCertificate, r.GatewayCA
 	}
 	s.HubTime = max(s.HubTime, r.HubTime)
 	return s
+}
+
+// addresses joins those that the hub says it has with those that were known, the newest first and no more than a
+// member may know. What is no address of a hub's port is left out.
+func addresses(said, known []string) []string {
+	var out []string
+	for _, raw := range slices.Concat(said, known) {
+		u, err := url.Parse(raw)
+		if err != nil || u.Scheme != "https" || u.Host == "" || slices.Contains(out, raw) || len(out) == wire.MaxHubURLs {
+			continue
+		}
+		out = append(out, raw)
+	}
+	return out
 }
 
 func (i *Identity) pins() []pin {

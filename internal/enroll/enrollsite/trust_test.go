@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"fmt"
 	"math/big"
 	"net/url"
 	"os"
@@ -16,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/skerry-dev/skerry/internal/wire"
 )
@@ -168,6 +171,28 @@ func TestDamagedIdentity(t *testing.T) {
 		}
 		if _, err := Open(Options{Dir: dir}); err == nil || errors.Is(err, ErrNotJoined) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", reason, err)
+		}
+	}
+}
+
+func TestAddressesOfAHub(t *testing.T) {
+	many := make([]string, 20)
+	for i := range many {
+		many[i] = fmt.Sprintf("https://old-%d:7443", i)
+	}
+	for _, row := range []struct {
+		reason      string
+		said, known []string
+		want        []string
+	}{
+		{"a hub that is older says none", nil, []string{"https://a:1"}, []string{"https://a:1"}},
+		{"what the hub says comes first, what was known stays", []string{"https://b:1"}, []string{"https://a:1"}, []string{"https://b:1", "https://a:1"}},
+		{"each once", []string{"https://a:1", "https://b:1"}, []string{"https://b:1", "https://a:1"}, []string{"https://a:1", "https://b:1"}},
+		{"what is none is left out", []string{"http://c:1", "::", "https://"}, []string{"https://a:1"}, []string{"https://a:1"}},
+		{"the oldest go when there are too many", []string{"https://b:1"}, many, append([]string{"https://b:1"}, many[:7]...)},
+	} {
+		if diff := cmp.Diff(row.want, addresses(row.said, row.known)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", row.reason, diff)
 		}
 	}
 }

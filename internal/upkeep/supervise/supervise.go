@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -83,13 +84,16 @@ func (s *supervisor) once(ctx context.Context) (again bool, err error) {
 	}
 	verdicts := make(chan string, 1)
 	judging, enough := context.WithCancel(ctx)
+	var judge sync.WaitGroup
+	defer judge.Wait()
 	defer enough()
 	if trial {
 		s.o.Log.Info("a new agent is tried", "version", record.Version, "attempts left", record.Attempts, "deadline", record.DeadlineSeconds)
 		if s.deadline.IsZero() {
 			s.deadline = time.Now().Add(time.Duration(record.DeadlineSeconds) * time.Second)
 		}
-		go func() { verdicts <- s.judge(judging, record, child.pid) }()
+		deadline := s.deadline
+		judge.Go(func() { verdicts <- s.judge(judging, record, child.pid, deadline) })
 	}
 	for {
 		select {
@@ -166,7 +170,7 @@ func describe(end error) string {
 }
 
 // judge returns when the agent was healthy for long enough, with nothing; or at the deadline, with why it was not.
-func (s *supervisor) judge(ctx context.Context, record slots.Record, pid int) string {
+func (s *supervisor) judge(ctx context.Context, record slots.Record, pid int, deadline time.Time) string {
 	tick := time.NewTicker(s.o.Poll)
 	defer tick.Stop()
 	since, wrong := time.Time{}, "its local socket does not answer"
@@ -194,7 +198,7 @@ func (s *supervisor) judge(ctx context.Context, record slots.Record, pid int) st
 		if !since.IsZero() && time.Since(since) >= s.o.Steady {
 			return ""
 		}
-		if time.Now().After(s.deadline) {
+		if time.Now().After(deadline) {
 			return fmt.Sprintf("after %d s %s", record.DeadlineSeconds, wrong)
 		}
 	}
