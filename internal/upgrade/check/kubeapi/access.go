@@ -63,8 +63,7 @@ func hasResource(list []string, resource string) bool {
 // is gone grants nothing.
 func (c *Checker) roles(o *check.Object) []check.Finding {
 	var out []check.Finding
-	rules := o.Root.Get("rules").Items()
-	for _, rule := range rules {
+	for _, rule := range o.Root.Get("rules").Items() {
 		resources := rule.Get("resources").Texts()
 		for _, group := range rule.Get("apiGroups").Items() {
 			if group.Value.Kind != check.String {
@@ -75,27 +74,62 @@ func (c *Checker) roles(o *check.Object) []check.Finding {
 				if s.served || !s.known {
 					continue
 				}
-				out = append(out, c.role(o, rules, group, resource, s))
+				out = append(out, c.role(o, rule, group, resource, s))
 			}
 		}
 	}
 	return out
 }
 
-func (c *Checker) role(o *check.Object, rules []check.Ref, group check.Ref, resource string, s state) check.Finding {
-	last := s.gone[len(s.gone)-1]
-	reason := fmt.Sprintf("Kubernetes %s has no %s in group %q; %s was the last that did, so this grants nothing", c.target, resource, group.Value.Text, name(lastServed(s.gone)))
-	to, ok := c.table.instead(last.gvk(), c.target)
+func (c *Checker) role(o *check.Object, rule, group check.Ref, resource string, s state) check.Finding {
+	plural, sub, _ := strings.Cut(resource, "/")
+	what := "has no " + resource
+	if plural == all {
+		what = "has nothing"
+	}
+	reason := fmt.Sprintf("Kubernetes %s %s in group %q; %s was the last that had, so this grants nothing", c.target, what, group.Value.Text, name(lastServed(s.gone)))
+	if plural == all {
+		if groups := c.groupsInstead(s.gone); len(groups) > 0 {
+			return o.Finding(ruleRBAC, check.Warning, group, reason, "grant what is needed of it in "+strings.Join(groups, ", "))
+		}
+		return o.Finding(ruleRBAC, check.Warning, group, reason, "remove it from the rule")
+	}
+	to, ok := c.table.instead(s.gone[len(s.gone)-1].gvk(), c.target)
 	if !ok {
 		return o.Finding(ruleRBAC, check.Warning, group, reason, "remove it from the rule")
 	}
-	moved := c.table.find(to)[0]
-	for _, rule := range rules {
-		if has(rule.Get("apiGroups").Texts(), moved.Group) && hasResource(rule.Get("resources").Texts(), moved.Resource) {
-			return o.Finding(ruleRBAC, check.Info, group, reason, fmt.Sprintf("remove it; %s in group %q are granted by this role already", moved.Resource, moved.Group))
+	moved := c.table.find(to)[0].Resource
+	if sub != "" {
+		moved += "/" + sub
+	}
+	for _, verb := range rule.Get("verbs").Texts() {
+		if !granted(o, to.Group, moved, verb) {
+			return o.Finding(ruleRBAC, check.Warning, group, reason, fmt.Sprintf("grant %s in group %q", moved, to.Group))
 		}
 	}
-	return o.Finding(ruleRBAC, check.Warning, group, reason, fmt.Sprintf("grant %s in group %q", moved.Resource, moved.Group))
+	return o.Finding(ruleRBAC, check.Info, group, reason, fmt.Sprintf("remove it; this role grants the same for %s in group %q", moved, to.Group))
+}
+
+// groupsInstead returns the groups in which what is gone is now, in order.
+func (c *Checker) groupsInstead(gone []*API) []string {
+	var out []string
+	for _, a := range gone {
+		if to, ok := c.table.instead(a.gvk(), c.target); ok && to.Group != "" && !slices.Contains(out, to.Group) {
+			out = append(out, to.Group)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// granted reports whether a role grants a verb on all objects of a resource.
+func granted(o *check.Object, group, resource, verb string) bool {
+	_, sub, isSub := strings.Cut(resource, "/")
+	return slices.ContainsFunc(o.Root.Get("rules").Items(), func(rule check.Ref) bool {
+		resources := rule.Get("resources").Texts()
+		return has(rule.Get("apiGroups").Texts(), group) && has(rule.Get("verbs").Texts(), verb) &&
+			(has(resources, resource) || isSub && slices.Contains(resources, "*/"+sub)) && len(rule.Get("resourceNames").Items()) == 0
+	})
 }
 
 // webhooks looks at what webhooks and admission policies match: a rule of which nothing is served never matches.
