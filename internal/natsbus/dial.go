@@ -22,6 +22,7 @@ type dialer struct {
 	ctx   context.Context // ends with the Client
 	tls   *tls.Config
 	proxy func(*url.URL) (*url.URL, error)
+	dial  func(ctx context.Context, network, address string) (net.Conn, error)
 	// own says that TLS is done here, so that its errors arrive whole.
 	own bool
 	// begun is false until the first attempt, linked until the first success.
@@ -64,9 +65,8 @@ func (d *dialer) dialThroughProxy(ctx context.Context, network, address string) 
 	if err != nil {
 		return nil, fmt.Errorf("proxy for %s: %w", address, err)
 	}
-	var direct net.Dialer
 	if proxy == nil {
-		return direct.DialContext(ctx, network, address)
+		return d.dial(ctx, network, address)
 	}
 	port := map[string]string{"http": "80", "https": "443"}[proxy.Scheme]
 	if port == "" {
@@ -76,7 +76,7 @@ func (d *dialer) dialThroughProxy(ctx context.Context, network, address string) 
 	if proxy.Port() == "" {
 		at = net.JoinHostPort(proxy.Hostname(), port)
 	}
-	conn, err := direct.DialContext(ctx, network, at)
+	conn, err := d.dial(ctx, network, at)
 	if err != nil {
 		return nil, fmt.Errorf("connect to proxy %s: %w", at, err)
 	}
