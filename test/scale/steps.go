@@ -189,8 +189,9 @@ func (b *bench) settle(least time.Time) (look, time.Duration, error) {
 		}
 		var next look
 		if next, err = b.hub.look(b.ctx); err == nil {
-			if next.writes.since(last.writes).total() > 0 {
+			if w := next.writes.since(last.writes); w.total() > 0 {
 				quiet = next.at
+				progress("  still written: %s", w)
 			}
 			last = next
 		}
