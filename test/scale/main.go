@@ -89,7 +89,7 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer b.end()
-	r := &result{Machine: machine(), Go: runtime.Version(), Clients: len(b.clients.all), Full: o.full}
+	r := &result{Machine: machine(), Go: runtime.Version(), Clients: len(b.clients.all), Full: o.full, Asked: o.sites}
 	err = measureAll(b, o, r)
 	if err != nil {
 		r.Failed = err.Error()
@@ -169,7 +169,7 @@ func measureAll(b *bench, o options, r *result) error {
 		s := &step{Sites: n, WebSocket: max(0, n-o.sites)}
 		r.Steps = append(r.Steps, s)
 		last := n == o.sites
-		if err := b.measure(s, n, kindOf, last || o.restarts && n < o.sites); err != nil {
+		if err := b.measure(s, n, kindOf, last || o.restarts && n < o.sites, last); err != nil {
 			return fmt.Errorf("at %d sites: %w", n, err)
 		}
 		if err := write(o.out, r); err != nil {
@@ -180,8 +180,8 @@ func measureAll(b *bench, o options, r *result) error {
 	return nil
 }
 
-// measure makes one step.
-func (b *bench) measure(s *step, n int, kindOf func(int) kind, restart bool) error {
+// measure makes one step, with a restart of the hub where that is asked for.
+func (b *bench) measure(s *step, n int, kindOf func(int) kind, restart, untilKnown bool) error {
 	progress("%d sites: joining …", n)
 	g := &growth{Added: n - b.sites}
 	if err := b.grow(n, kindOf, g); err != nil {
@@ -205,7 +205,7 @@ func (b *bench) measure(s *step, n int, kindOf func(int) kind, restart bool) err
 		return nil
 	}
 	again := &spread{}
-	if err := b.restart(again, true); err != nil {
+	if err := b.restart(again, untilKnown); err != nil {
 		return err
 	}
 	s.Restart = again

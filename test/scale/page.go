@@ -137,8 +137,73 @@ func page(r *result) string {
 			fmt.Fprintf(&b, "| %d sites | %s | %.1f, %.1f | %s |\n", s.Sites, k, s.Release.Kinds[k][0], s.Release.Kinds[k][1], again)
 		}
 	}
-	fmt.Fprintf(&b, "\n"+how, r.Full)
+	b.WriteString(extrapolated(r))
+	fmt.Fprintf(&b, "\n"+how, r.Full, r.Asked)
 	return b.String()
+}
+
+// extrapolateTo is the number of sites that is asked after and that no machine like this one holds.
+const extrapolateTo = 100_000
+
+// extrapolated says what a straight line through the steps gives for many more sites; empty without two steps.
+func extrapolated(r *result) string {
+	var b strings.Builder
+	for _, f := range []struct {
+		name, unit string
+		of         func(*step) (float64, bool)
+	}{
+		{"hub: resident memory", "MiB", func(s *step) (float64, bool) {
+			return value(s.Idle, func(i *idleness) float64 { return i.Resident })
+		}},
+		{"idle: hub's CPU, of one core", "%", func(s *step) (float64, bool) {
+			return value(s.Idle, func(i *idleness) float64 { return i.CPU })
+		}},
+		{"release: last site", "s", func(s *step) (float64, bool) {
+			return value(s.Release, func(r *spread) float64 { return r.Max })
+		}},
+		{"hub killed: last site in sync", "s", func(s *step) (float64, bool) {
+			return value(s.Restart, func(r *spread) float64 { return r.Max })
+		}},
+	} {
+		var x, y []float64
+		for _, s := range r.Steps {
+			if v, ok := f.of(s); ok && s.WebSocket == 0 {
+				x, y = append(x, float64(s.Sites)), append(y, v)
+			}
+		}
+		if base, slope, ok := fit(x, y); ok {
+			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", f.name, short(base, " "+f.unit), short(slope*1000, " "+f.unit), short(base+slope*extrapolateTo, " "+f.unit))
+		}
+	}
+	if b.Len() == 0 {
+		return ""
+	}
+	return fmt.Sprintf("\n## Extrapolated\n\nA straight line through the steps above, by least squares; nothing of it was measured.\n\n"+
+		"| figure | without sites | for each 1000 sites | for %d sites |\n| --- | ---: | ---: | ---: |\n", extrapolateTo) + b.String()
+}
+
+func value[T any](part *T, of func(*T) float64) (float64, bool) {
+	if part == nil {
+		return 0, false
+	}
+	return of(part), true
+}
+
+// fit is the line through points by least squares; false for fewer than two.
+func fit(x, y []float64) (base, slope float64, ok bool) {
+	var mx, my, xy, xx float64
+	n := float64(len(x))
+	for i := range x {
+		mx, my = mx+x[i]/n, my+y[i]/n
+	}
+	for i := range x {
+		xy, xx = xy+(x[i]-mx)*(y[i]-my), xx+(x[i]-mx)*(x[i]-mx)
+	}
+	if xx == 0 {
+		return 0, 0, false
+	}
+	slope = xy / xx
+	return my - slope*mx, slope, true
 }
 
 func orNothing(w writes) string {
@@ -166,8 +231,8 @@ const how = `## How
   (reviews). Idle begins when nothing was written for 3 s.
 - Release: from the start of ` + "`skerry apply`" + ` of a changed environment, with maxUnavailable 100 %%, until the acknowledgement of each site's report that it runs it.
 - Restart: the hub is killed (SIGKILL) and started again at once. A site is in sync when, on a link that came up after that, its manifest was read and its report
-  was acknowledged. API writes are counted from the new process' start until nothing is written any more, at least 31 s after it served: by then it says of every
-  site whether it is there. Its own start is among them.
+  was acknowledged. API writes are counted from the new process' start until nothing is written any more, with %d sites at least
+  31 s after it served: by then it says of every site whether it is there. Its own start is among them.
 - Bytes: what the kernel counts of each connection (TCP_INFO), both ways; with headers means 52 bytes for each packet.
 `
 

@@ -5,9 +5,11 @@ type result struct {
 	Machine string `json:"machine"`
 	Go      string `json:"go"`
 	// Clients is how many processes played the sites, Full how many of those have stores of their own.
-	Clients int     `json:"clients"`
-	Full    int     `json:"full"`
-	Steps   []*step `json:"steps"`
+	Clients int `json:"clients"`
+	Full    int `json:"full"`
+	// Asked is how many sites the run was to reach on NATS' own port.
+	Asked int     `json:"asked"`
+	Steps []*step `json:"steps"`
 	// Failed says what ended the run early.
 	Failed string `json:"failed,omitempty"`
 }
