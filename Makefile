@@ -7,7 +7,7 @@ TOOL = $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 NORACE = ./internal/kube/... ./internal/kubetest/... ./cmd/... ./test/...
 RACE = $(shell $(GO) list ./... | grep -v -E '/(internal/kube|internal/kubetest|cmd|test)(/|$$)')
 
-.PHONY: help up quick test lint bench bench-wasm generate verify image soak build
+.PHONY: help up quick test lint bench bench-wasm bench-scale generate verify image soak build
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -48,6 +48,9 @@ bench: ## The figures of docs/benchmarks
 
 bench-wasm: ## The figures of docs/benchmarks/wasm.md; needs clang and wasi-libc
 	$(GO) run ./test/bench/wasm
+
+bench-scale: ## The figures of docs/benchmarks/scale.md: many sites and one hub (SITES=n); takes minutes and 10 GB of memory
+	$(GO) run ./test/scale -sites $(or $(SITES),15000)
 
 generate: ## CRDs, deep copies, references, import lists
 	cd api && $(GO) tool -modfile=../tools/go.mod controller-gen object paths=./...

@@ -53,7 +53,7 @@ func setupSites(h *Host) error {
 	err := ctrl.NewControllerManagedBy(h.Manager).Named("site").
 		For(&v1alpha1.Site{}).
 		WatchesRawSource(r.changes.Source()).
-		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: StatusWriters}).
 		Complete(r)
 	if err != nil {
 		return fmt.Errorf("set up site controller: %w", err)
@@ -110,6 +110,11 @@ func (r *siteReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	}
 	return ctrl.Result{RequeueAfter: again}, nil
 }
+
+// StatusWriters is how many objects a controller that writes the status of Sites writes at one moment. Each write
+// waits until it is on the API's disk, where many go together: thousands of sites that join at once would else wait
+// for minutes.
+const StatusWriters = 16
 
 // conflictAgain is when to try again after somebody else wrote the object first: the cache has it by then.
 const conflictAgain = 50 * time.Millisecond

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -55,6 +56,9 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 	if o.TLS == nil {
 		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
+	if o.Dial == nil {
+		o.Dial = (&net.Dialer{}).DialContext
+	}
 	if o.PendingMessages == 0 {
 		o.PendingMessages = defaultPendingMessages
 	}
@@ -64,7 +68,7 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 	life, stop := context.WithCancel(context.Background())
 	c := &Client{
 		opts: o, log: o.Log, stop: stop,
-		dialer: &dialer{ctx: life, tls: o.TLS, proxy: o.Proxy, newest: o.Newest},
+		dialer: &dialer{ctx: life, tls: o.TLS, proxy: o.Proxy, dial: o.Dial, newest: o.Newest},
 		asked:  map[*asked]struct{}{},
 		up:     make(chan struct{}),
 		lost:   map[*nats.Subscription]int{},

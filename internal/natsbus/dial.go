@@ -22,6 +22,7 @@ type dialer struct {
 	ctx   context.Context // ends with the Client
 	tls   *tls.Config
 	proxy func(*url.URL) (*url.URL, error)
+	dial  func(ctx context.Context, network, address string) (net.Conn, error)
 	// newest returns URLs to try when the one that is asked for does not answer; nil: none.
 	newest func() []string
 	// own says that TLS is done here, so that its errors arrive whole.
@@ -43,7 +44,7 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	if d.begun.CompareAndSwap(false, true) {
 		return nil, errLater
 	}
-	conn, err := d.dial(network, address)
+	conn, err := d.open(network, address)
 	if err == nil || d.newest == nil {
 		return conn, err
 	}
@@ -52,14 +53,15 @@ func (d *dialer) Dial(network, address string) (net.Conn, error) {
 		if bad != nil || u.Host == address || u.Port() == "" {
 			continue
 		}
-		if conn, other := d.dial(network, u.Host); other == nil {
+		if conn, other := d.open(network, u.Host); other == nil {
 			return conn, nil
 		}
 	}
 	return nil, err
 }
 
-func (d *dialer) dial(network, address string) (net.Conn, error) {
+// open opens one connection, with TLS where that is done here.
+func (d *dialer) open(network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(d.ctx, connectTimeout)
 	defer cancel()
 	conn, err := d.dialThroughProxy(ctx, network, address)
@@ -83,9 +85,8 @@ func (d *dialer) dialThroughProxy(ctx context.Context, network, address string) 
 	if err != nil {
 		return nil, fmt.Errorf("proxy for %s: %w", address, err)
 	}
-	var direct net.Dialer
 	if proxy == nil {
-		return direct.DialContext(ctx, network, address)
+		return d.dial(ctx, network, address)
 	}
 	port := map[string]string{"http": "80", "https": "443"}[proxy.Scheme]
 	if port == "" {
@@ -95,7 +96,7 @@ func (d *dialer) dialThroughProxy(ctx context.Context, network, address string) 
 	if proxy.Port() == "" {
 		at = net.JoinHostPort(proxy.Hostname(), port)
 	}
-	conn, err := direct.DialContext(ctx, network, at)
+	conn, err := d.dial(ctx, network, at)
 	if err != nil {
 		return nil, fmt.Errorf("connect to proxy %s: %w", at, err)
 	}

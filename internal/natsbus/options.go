@@ -1,6 +1,7 @@
 package natsbus
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -41,6 +42,9 @@ type Options struct {
 	// Proxy returns the proxy for an https URL, nil for none; when Proxy is nil the environment decides
 	// (HTTPS_PROXY, NO_PROXY).
 	Proxy func(*url.URL) (*url.URL, error)
+	// Dial opens connections, to the server or to the proxy; nil means net.Dialer's. A machine that plays many
+	// sites spreads them over its addresses by it.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Log gets what concerns no caller. Never a credential.
 	Log *slog.Logger
 	// OnLink is told each change of the link, in order: connected, or not with the error, which wraps

@@ -14,8 +14,8 @@ import (
 // handshakeTimeout is how long a TLS handshake may take. It is as long as authTimeout, for its reason.
 const handshakeTimeout = authTimeout
 
-// relayBuffer is how much is read from one side at once.
-const relayBuffer = 8 << 10
+// relayBuffer is how much is read from one side at once. There are two for each site; few messages are larger.
+const relayBuffer = 4 << 10
 
 // Gate is the way in for every connection that does not begin in this process: each is relayed to a
 // connection of its own to the server, through a guard, and counted against one limit. Members of an
@@ -156,12 +156,22 @@ func (g *Gate) serveTLS(l net.Listener, config *tls.Config) {
 	})
 }
 
+// handshake runs in a goroutine of its own: it needs a large stack, which the goroutine of a connection would keep for
+// as long as the site is there.
+func (g *Gate) handshake(conn *tls.Conn) error {
+	done := make(chan error)
+	go func() {
+		ctx, cancel := context.WithTimeout(g.ctx, handshakeTimeout)
+		defer cancel()
+		done <- conn.HandshakeContext(ctx)
+	}()
+	return <-done
+}
+
 func (g *Gate) serveConn(conn *tls.Conn) {
 	defer g.leave()
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(g.ctx, handshakeTimeout)
-	err := conn.HandshakeContext(ctx)
-	cancel()
+	err := g.handshake(conn)
 	if err == nil {
 		err = g.relay(conn, conn.RemoteAddr().String())
 	}

@@ -30,7 +30,11 @@ var (
 const lockTimeout = 2 * time.Second
 
 // Store is an open file. It is safe for concurrent use.
-type Store struct{ db *bbolt.DB }
+type Store struct {
+	db *bbolt.DB
+	// prefix stands before the names of the buckets of one store of a Shared.
+	prefix string
+}
 
 // Open opens the file at path, making it (mode 0600) and its directory when there is none, and reads all of
 // it once: a file that was cut or whose pages are damaged is found here, not later in the middle of work. It
@@ -55,18 +59,24 @@ func Open(path string) (*Store, error) {
 }
 
 // Close closes the file after what is under way.
-func (s *Store) Close() error { return s.db.Close() }
+func (s *Store) Close() error {
+	if s.prefix != "" {
+		return nil // the file is that of a Shared
+	}
+	return s.db.Close()
+}
 
 // Bucket returns the part of the store that belongs to name, making it when there is none.
 func (s *Store) Bucket(name string) (*Bucket, error) {
+	full := []byte(s.prefix + name)
 	err := s.db.Update(func(tx *bbolt.Tx) error {
-		_, err := tx.CreateBucketIfNotExists([]byte(name))
+		_, err := tx.CreateBucketIfNotExists(full)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make bucket %q: %w", name, err)
 	}
-	return &Bucket{db: s.db, name: []byte(name)}, nil
+	return &Bucket{db: s.db, name: full}, nil
 }
 
 // Bucket is one owner's part of a store. It is safe for concurrent use.

@@ -29,7 +29,7 @@ func (r *reconciler) recall(ctx context.Context, p *pass) error {
 	var sites v1alpha1.SiteList
 	var grants v1alpha1.SiteGrantList
 	if err == nil {
-		err = r.host.Client.List(ctx, &sites)
+		err = r.host.Client.List(ctx, &sites, client.UnsafeDisableDeepCopy)
 	}
 	if err == nil {
 		err = r.host.Client.List(ctx, &grants)

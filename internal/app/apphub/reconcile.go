@@ -37,6 +37,8 @@ type reconciler struct {
 	schemas    *schemas
 	configMaps *configMaps
 
+	pace hub.Pace
+
 	mu       sync.Mutex
 	written  map[fleet.AppKey]writeMark
 	rendered map[fleet.AppKey]*rendered
@@ -83,6 +85,11 @@ func (r *reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err != nil {
 		return ctrl.Result{}, fmt.Errorf("read app %s: %w", key, err)
 	}
+	began := r.host.Now()
+	if wait := r.early(key, &a, began); wait > 0 {
+		return ctrl.Result{RequeueAfter: wait}, nil
+	}
+	defer func() { r.pace.Done(key.String(), began, r.host.Now()) }()
 	p := &pass{app: &a, key: key}
 	var stop *problem
 	err = r.run(ctx, p)
@@ -107,6 +114,14 @@ func (r *reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	return ctrl.Result{RequeueAfter: again}, nil
 }
 
+// early returns how long an App's next pass has to wait after a long one. What a person changed waits for nothing.
+func (r *reconciler) early(key fleet.AppKey, a *v1alpha1.App, now time.Time) time.Duration {
+	if a.Status.ObservedGeneration != a.Generation {
+		r.pace.Forget(key.String())
+	}
+	return r.pace.Wait(key.String(), now)
+}
+
 func (r *reconciler) run(ctx context.Context, p *pass) error {
 	for _, step := range []func(context.Context, *pass) error{r.needs, r.resolve, r.place, r.leave, r.freeze, r.render, r.keep, r.tell, r.prune, r.lacks} {
 		if err := step(ctx, p); err != nil {
@@ -127,6 +142,7 @@ func (r *reconciler) withdraw(ctx context.Context, key fleet.AppKey) error {
 	defer r.mu.Unlock()
 	delete(r.written, key)
 	delete(r.rendered, key)
+	r.pace.Forget(key.String())
 	return nil
 }
 
@@ -155,7 +171,8 @@ func (r *reconciler) place(ctx context.Context, p *pass) error {
 	}
 	var sites v1alpha1.SiteList
 	var grants v1alpha1.SiteGrantList
-	err = errors.Join(r.host.Client.List(ctx, &sites), r.host.Client.List(ctx, &grants))
+	// The cache's own objects, which nothing here changes: a copy of every site at each pass is too much.
+	err = errors.Join(r.host.Client.List(ctx, &sites, client.UnsafeDisableDeepCopy), r.host.Client.List(ctx, &grants))
 	if err != nil {
 		return fmt.Errorf("app %s: list sites and grants: %w", p.key, err)
 	}
@@ -198,38 +215,63 @@ func (r *reconciler) tell(ctx context.Context, p *pass) error {
 	for _, name := range app.NextSites(p.states, limit) {
 		next[name] = p.missing == ""
 	}
-	var full *problem // a site that is full keeps nobody else from being told
+	// Many at a time: each waits until what it is told is on the bus' disk.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	full := make([]error, len(p.states))
+	slots := make(chan struct{}, tellTogether)
+	var wg sync.WaitGroup
 	for i := range p.states {
-		s := &p.states[i]
-		placement := r.book.told(s.Site, p.key)
-		if next[s.Site] {
-			placement = p.targets[s.Site]
+		placement := r.book.told(p.states[i].Site, p.key)
+		if next[p.states[i].Site] {
+			placement = p.targets[p.states[i].Site]
 		}
 		if placement.Digest == "" {
 			continue
 		}
-		err := r.book.tell(ctx, appapi.Facts(p.sites[s.Site]), p.key, &placement)
-		var taken *routeTakenError
-		if errors.As(err, &taken) { // by an app that was told since this one was rendered
-			s.Blocked = routeTaken(placement.Route, taken.holder)
-			continue
+		slots <- struct{}{}
+		if ctx.Err() != nil {
+			break
 		}
-		if errors.Is(err, wire.ErrTooLarge) {
-			if full == nil {
-				full = &problem{v1alpha1.ReasonSectionTooLarge, fmt.Sprintf(
-					"site %s cannot be told of more: take apps away from it, or configuration from its apps: %v", s.Site, err), 0}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			var err error
+			if full[i], err = r.tellSite(ctx, p, &p.states[i], &placement); err != nil {
+				cancel(err)
 			}
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("app %s: %w", p.key, err)
-		}
-		s.Told = placement.Digest
+		})
 	}
-	if full != nil {
-		return full
+	wg.Wait()
+	if ctx.Err() != nil {
+		return fmt.Errorf("app %s: %w", p.key, context.Cause(ctx))
+	}
+	for _, full := range full { // a site that is full keeps nobody else from being told
+		if full != nil {
+			return full
+		}
 	}
 	return nil
+}
+
+// tellTogether bounds how many sites are told at one moment.
+const tellTogether = 32
+
+// tellSite tells one site. A site that is full is a problem; err is what ends the pass.
+func (r *reconciler) tellSite(ctx context.Context, p *pass, s *app.SiteState, placement *app.Placement) (full, err error) {
+	err = r.book.tell(ctx, appapi.Facts(p.sites[s.Site]), p.key, placement)
+	var taken *routeTakenError
+	switch {
+	case errors.As(err, &taken): // by an app that was told since this one was rendered
+		s.Blocked = routeTaken(placement.Route, taken.holder)
+		return nil, nil
+	case errors.Is(err, wire.ErrTooLarge):
+		return &problem{v1alpha1.ReasonSectionTooLarge, fmt.Sprintf(
+			"site %s cannot be told of more: take apps away from it, or configuration from its apps: %v", s.Site, err), 0}, nil
+	case err != nil:
+		return nil, err
+	}
+	s.Told = placement.Digest
+	return nil, nil
 }
 
 func (r *reconciler) reportOf(site fleet.SiteName, key fleet.AppKey) *app.AppReport {

@@ -142,7 +142,7 @@ func (r *reconciler) place(ctx context.Context, p *pass) error {
 	}
 	var sites v1alpha1.SiteList
 	var grants v1alpha1.SiteGrantList
-	if err := errors.Join(r.host.Client.List(ctx, &sites), r.host.Client.List(ctx, &grants)); err != nil {
+	if err := errors.Join(r.host.Client.List(ctx, &sites, client.UnsafeDisableDeepCopy), r.host.Client.List(ctx, &grants)); err != nil {
 		return fmt.Errorf("%s: list sites and grants: %w", p.ref, err)
 	}
 	p.sites = map[fleet.SiteName]*v1alpha1.Site{}

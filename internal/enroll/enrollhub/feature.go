@@ -12,6 +12,7 @@ import (
 
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/skerry-dev/skerry/api/v1alpha1"
@@ -90,7 +91,9 @@ func (f *Feature) Setup(ctx context.Context, h *hub.Host) error {
 	}
 	changes := hub.NewNotifier()
 	h.Fleet.OnChange(changes.NotifySite)
-	err = ctrl.NewControllerManagedBy(h.Manager).Named("trust").For(&v1alpha1.Site{}).WatchesRawSource(changes.Source()).Complete(trustStatus{f})
+	err = ctrl.NewControllerManagedBy(h.Manager).Named("trust").For(&v1alpha1.Site{}).WatchesRawSource(changes.Source()).
+		WithOptions(controller.Options{MaxConcurrentReconciles: hub.StatusWriters}).
+		Complete(trustStatus{f})
 	if err != nil {
 		return fmt.Errorf("set up trust controller: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -48,6 +49,7 @@ type asker struct {
 	key   ed25519.PrivateKey
 	tls   *tls.Config
 	proxy func(*url.URL) (*url.URL, error)
+	dial  func(ctx context.Context, network, address string) (net.Conn, error)
 	pins  []pin
 }
 
@@ -59,6 +61,7 @@ func (a *asker) ask(ctx context.Context, urls []string, path string, request wir
 	transport := &http.Transport{
 		TLSClientConfig:     a.tls,
 		TLSHandshakeTimeout: askTimeout,
+		DialContext:         a.dial,
 		Proxy: func(r *http.Request) (*url.URL, error) {
 			if a.proxy != nil {
 				return a.proxy(r.URL)

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -31,6 +32,8 @@ type Options struct {
 	ExtraCA []byte
 	// Proxy returns the proxy for an https URL, nil for none; when Proxy is nil the environment decides.
 	Proxy func(*url.URL) (*url.URL, error)
+	// Dial opens connections, to the hub or to the proxy; nil means net.Dialer's.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Hardware and Version are told to the hub.
 	Hardware fleet.Hardware
 	Version  string
@@ -165,7 +168,7 @@ func join(ctx context.Context, o Options, token enroll.Token, ask string) (*Iden
 	if err != nil {
 		return nil, err
 	}
-	a := &asker{key: s.key(), tls: t.config(nil), proxy: o.Proxy, pins: pins}
+	a := &asker{key: s.key(), tls: t.config(nil), proxy: o.Proxy, dial: o.Dial, pins: pins}
 	response, err := a.askServing(ctx, o, s, token.URLs, ask, wire.EnrollRequest{
 		TokenID: token.ID, TokenSecret: token.Secret.Wire(), SealKey: seal.PublicKey().Bytes(),
 		Hardware: o.Hardware, Version: o.Version,

@@ -23,7 +23,7 @@ const (
 // Renew gets new credentials now. They are on disk and in use when it returns.
 func (i *Identity) Renew(ctx context.Context) error {
 	s := i.snapshot()
-	a := &asker{key: i.key, tls: i.TLSConfig(), proxy: i.o.Proxy, pins: i.pins()}
+	a := &asker{key: i.key, tls: i.TLSConfig(), proxy: i.o.Proxy, dial: i.o.Dial, pins: i.pins()}
 	response, err := a.askServing(ctx, i.o, s, s.HubURLs, wire.PathRenew, wire.EnrollRequest{
 		Site: s.Site, Member: s.Member, Hardware: i.o.Hardware, Version: i.o.Version,
 	})

@@ -54,6 +54,7 @@ type Feature struct {
 	agents Agents
 	host   *hub.Host
 	passes *hub.Notifier
+	pace   hub.Pace
 
 	mu sync.Mutex
 	// seen is what each site said last of its agent, and its link: a pass is worth its while when it changes.
@@ -144,8 +145,14 @@ type site struct {
 
 // Reconcile makes one pass over all sites.
 func (f *Feature) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result, error) {
+	began := f.host.Now()
+	if wait := f.pace.Wait(onePass, began); wait > 0 {
+		return ctrl.Result{RequeueAfter: wait}, nil
+	}
+	defer func() { f.pace.Done(onePass, began, f.host.Now()) }()
 	var list v1alpha1.SiteList
-	if err := f.host.Client.List(ctx, &list); err != nil {
+	// The cache's own objects: write copies the one that it changes.
+	if err := f.host.Client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
 		return ctrl.Result{}, fmt.Errorf("list sites: %w", err)
 	}
 	sites, err := f.look(ctx, list.Items)

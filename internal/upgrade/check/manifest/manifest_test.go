@@ -173,6 +173,10 @@ func TestPathsThatCannotBeUsed(t *testing.T) {
 			t.Errorf("%s: %v, want %q", tt.path, in.Findings, tt.want)
 		}
 	}
+	good := filepath.Join(write(t, map[string]string{"a.yaml": "apiVersion: v1\nkind: Pod\n"}), "a.yaml")
+	if in := Read([]string{good, good, filepath.Join(dir, "empty")}, nil, DefaultLimits()); len(in.Objects) != 1 || len(in.Findings) != 1 {
+		t.Errorf("a file twice and an empty folder: %v", told(in))
+	}
 	limits := DefaultLimits()
 	limits.Files = 1
 	dir = write(t, map[string]string{"a.yaml": "apiVersion: v1\nkind: Pod\n", "b.yaml": "apiVersion: v1\nkind: Pod\n"})

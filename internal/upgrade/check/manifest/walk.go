@@ -35,6 +35,7 @@ type reader struct {
 	limits Limits
 	bytes  int64
 	seen   map[string]bool // files by their cleaned path
+	again  int             // how often a file was met that had been read
 }
 
 // Read reads files, folders with all below them, and standard input for Stdin. In folders it takes files that end
@@ -43,11 +44,9 @@ type reader struct {
 func Read(paths []string, stdin io.Reader, limits Limits) *Input {
 	r := &reader{limits: limits, seen: map[string]bool{}}
 	for _, p := range paths {
-		objects, findings, files := len(r.Objects), len(r.Findings), len(r.seen)
+		objects, findings, again := len(r.Objects), len(r.Findings), r.again
 		r.path(p, stdin)
-		nothing := len(r.Objects) == objects && len(r.Findings) == findings
-		again := len(r.seen) == files && files > 0 && p != Stdin // all of it was read for a path before
-		if nothing && !again {
+		if len(r.Objects) == objects && len(r.Findings) == findings && r.again == again {
 			r.unusable(p, 0, "it holds no Kubernetes object", "name files or folders with manifests")
 		}
 	}
@@ -105,11 +104,12 @@ func (r *reader) folder(top string) {
 }
 
 func (r *reader) file(p string, named bool) {
-	if clean := filepath.Clean(p); r.seen[clean] {
+	clean := filepath.Clean(p)
+	if r.seen[clean] {
+		r.again++
 		return
-	} else {
-		r.seen[clean] = true
 	}
+	r.seen[clean] = true
 	f, err := os.Open(p)
 	if err != nil {
 		r.failed(p, err)
