@@ -138,7 +138,7 @@ func TestExitStatus(t *testing.T) {
 		{roleBoth, []string{"--fail-on", "warning"}, false, false, "a right that is granted for the newer group as well is only a remark"},
 		{roleBoth, []string{"--fail-on", "info"}, true, false, "on which one may fail"},
 		{optedIn, []string{"--kubernetes", "1.28"}, false, false, "what must be switched on is a warning"},
-		{good, []string{"--kubernetes", "1.38", "--fail-on", "warning"}, true, false, "a minor of which little is known is never safe"},
+		{good, []string{"--kubernetes", "1.40", "--fail-on", "warning"}, true, false, "a minor of which little is known is never safe"},
 		{unchecked, []string{"--fail-on", "warning"}, true, false, "nor is what was not checked"},
 		{unusable, []string{"--fail-on", "never"}, false, true, "what cannot be read is the input's fault, whatever makes it fail"},
 		{gone + "---\n" + unusable, nil, false, true, "beside findings too"},
@@ -165,7 +165,7 @@ func TestPlaces(t *testing.T) {
 	if err := os.CopyFS(dir, os.DirFS("testdata/tree")); err != nil {
 		t.Fatal(err)
 	}
-	out, err := checked(t, "", dir, "-o", "table")
+	out, err := checked(t, "", dir, "--kubernetes", "1.36")
 	if !errors.Is(err, ErrFindings) {
 		t.Fatal(err)
 	}
@@ -192,7 +192,7 @@ func FuzzCheck(f *testing.F) {
 	f.Add("apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nrules: [{apiGroups: [[]], resources: {}}, null]\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		for _, form := range []string{"table", "json", "junit"} {
-			out, err := checked(t, text, "-", "--pod-security", "restricted", "--kubernetes", "1.38", "-o", form)
+			out, err := checked(t, text, "-", "--pod-security", "restricted", "--kubernetes", "1.40", "-o", form)
 			if err != nil && !errors.Is(err, ErrFindings) && !errors.Is(err, errUnusable) {
 				t.Errorf("%v", err)
 			}

@@ -28,8 +28,8 @@ func (c *Checker) Rules() []check.Rule {
 		},
 		{
 			ID: ruleRemoved, Title: "The API is gone", Severity: check.Failure,
-			Why: "The API server refuses such an object, and a chart or a GitOps tool that still holds it fails as a whole. Objects that exist are served under " +
-				"the newer version; only what is written down has to change.",
+			Why: "The API server refuses such an object, and a chart or a GitOps tool that still holds it fails as a whole. Where a newer version " +
+				"is named, objects that exist are served under it; what is written down has to change, at times by more than its version.",
 			Fails:  "apiVersion: policy/v1beta1\nkind: PodDisruptionBudget\nmetadata:\n  name: web\nspec:\n  minAvailable: 1\n",
 			Passes: "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata:\n  name: web\nspec:\n  minAvailable: 1\n",
 		},
