@@ -34,8 +34,8 @@ type bench struct {
 // Bounds of the waits; a run that reaches one ends with what it has.
 const (
 	base       = 60 * time.Second // and, for each site that joins, perJoin
-	perJoin    = 30 * time.Millisecond
-	settleTime = 3 * time.Minute
+	perJoin    = 60 * time.Millisecond
+	settleTime = 5 * time.Minute
 	quietTime  = 3 * time.Second
 )
 
