@@ -46,7 +46,7 @@ func main() {
 	flag.IntVar(&o.sites, "sites", 15_000, "how many sites connect to NATS' own port in the end")
 	flag.IntVar(&o.webSocket, "websocket", -1, "how many connect through the hub's port beside them (default: a tenth of -sites, at most 1000)")
 	flag.IntVar(&o.full, "full", 500, "how many of the sites have a store of their own that is synced (at most a half of the first step)")
-	flag.IntVar(&o.perProcess, "per-process", 5500, "sites of one client process, at most; each takes up to three files")
+	flag.IntVar(&o.perProcess, "per-process", 4000, "sites of one client process, at most; each takes up to four files")
 	flag.IntVar(&o.idleSigns, "idle", 2, "length of the idle times, in signs of life of 10 s each")
 	flag.BoolVar(&o.restarts, "restarts", true, "kill the hub at every step, and not at the last alone")
 	flag.StringVar(&o.out, "out", "docs/benchmarks", "directory of the page")

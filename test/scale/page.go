@@ -73,6 +73,7 @@ func rows() []row {
 		{"hub killed: it serves again", "", restarted(func(_ *step, r *spread) string { return short(r.Ready, " s") })},
 		{"hub killed: sites in sync: p50, p99, last site", "last within 60 s", restarted(threeOf)},
 		{"hub killed: the hub calls every site connected", "", restarted(func(_ *step, r *spread) string { return short(r.Known, " s") })},
+		{"hub killed: resident memory of the new one then", "as above", restarted(func(_ *step, r *spread) string { return short(r.Resident, " MiB") })},
 		{"hub killed: API writes", "fewer than 100", restarted(func(_ *step, r *spread) string { return fmt.Sprint(r.WritesSettled.total()) })},
 		{"hub killed: hub's CPU until all are in sync", "", restarted(func(_ *step, r *spread) string { return short(r.CPU, " s") })},
 	}
@@ -103,7 +104,7 @@ func table(r *result) string {
 // page is the whole page.
 func page(r *result) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# Scale: how many sites one hub holds\n\nMade by `make bench-scale SITES=n` on %s, %s, on which %d client processes play the sites at the same time. One run; orders of size, not promises.\n"+
+	fmt.Fprintf(&b, "# Scale: how many sites one hub holds\n\nMade by `make bench-scale SITES=n` on %s, %s, on which the sites run too (client processes: %d). One run; orders of size, not promises.\n"+
 		"What follows for larger fleets stands in [scale](../scale.md).\n\n", r.Machine, r.Go, r.Clients)
 	if r.Failed != "" {
 		fmt.Fprintf(&b, "**This run did not reach its end**: %s\n\n", strings.ReplaceAll(r.Failed, "\n", " "))
@@ -233,7 +234,9 @@ const how = `## How
 - Restart: the hub is killed (SIGKILL) and started again at once. A site is in sync when, on a link that came up after that, its manifest was read and its report
   was acknowledged. API writes are counted from the new process' start until nothing is written any more, with %d sites at least
   31 s after it served: by then it says of every site whether it is there. Its own start is among them.
-- Bytes: what the kernel counts of each connection (TCP_INFO), both ways; with headers means 52 bytes for each packet.
+  Sites may be in sync before the hub serves people: the bus is there first. When the hub itself calls all of them connected stands beside it.
+- Bytes: what the kernel counts of each connection (TCP_INFO), both ways; with headers means 52 bytes for each packet. The idle time follows soon after sites
+  joined; what they still send of their events within 45 s of that is a part of it, so that it is more than an idle day would give.
 `
 
 // write writes page, figures and plot.

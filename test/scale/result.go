@@ -69,7 +69,9 @@ type spread struct {
 	Ready float64 `json:"readySeconds,omitempty"`
 	// Known is when the hub called every site connected.
 	Known float64 `json:"knownSeconds,omitempty"`
-	CPU   float64 `json:"cpuSeconds"`
+	// Resident is the memory in MiB of a hub that was restarted, once nothing is written any more.
+	Resident float64 `json:"residentMiB,omitempty"`
+	CPU      float64 `json:"cpuSeconds"`
 	// Writes until the last site; WritesSettled until nothing was written any more, Settle seconds later.
 	Writes        writes  `json:"writes"`
 	WritesSettled writes  `json:"writesSettled"`

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/skerry-dev/skerry/internal/fleet"
+	"github.com/skerry-dev/skerry/internal/wire"
 )
 
 // bench is one run.
@@ -34,8 +35,8 @@ type bench struct {
 // Bounds of the waits; a run that reaches one ends with what it has.
 const (
 	base       = 60 * time.Second // and, for each site that joins, perJoin
-	perJoin    = 30 * time.Millisecond
-	settleTime = 3 * time.Minute
+	perJoin    = 60 * time.Millisecond
+	settleTime = 5 * time.Minute
 	quietTime  = 3 * time.Second
 )
 
@@ -215,6 +216,12 @@ func (b *bench) idle(r *idleness) error {
 	if err != nil {
 		return err
 	}
+	// Sites say that they live at different moments: the last of them may have had only a part of the time.
+	select {
+	case <-b.ctx.Done():
+		return b.ctx.Err()
+	case <-time.After(time.Until(before.at.Add(time.Duration(b.idleSigns*wire.AliveSeconds) * time.Second))):
+	}
 	after, err := b.hub.look(b.ctx)
 	if err != nil {
 		return err
@@ -326,7 +333,7 @@ func (b *bench) restart(r *spread, untilKnown bool) error {
 		least = ready.Add(hubKnows)
 	}
 	settled, took, err := b.settle(least)
-	r.Settle, r.WritesSettled = took.Seconds(), settled.writes
+	r.Settle, r.WritesSettled, r.Resident = took.Seconds(), settled.writes, settled.resident/mib
 	return err
 }
 
