@@ -128,15 +128,23 @@ type limited struct {
 	body    io.ReadCloser
 	ctx     context.Context
 	fetcher *Fetcher
+	// looked is when the hours were last asked for: not with each piece, which are many.
+	looked time.Time
 }
+
+// lookEvery is how often a download that is under way asks whether its hours are over.
+const lookEvery = time.Second
 
 // Read implements io.Reader.
 func (l *limited) Read(p []byte) (int, error) {
 	l.fetcher.mu.Lock()
 	rules, limiter := l.fetcher.rules, l.fetcher.limiter
 	l.fetcher.mu.Unlock()
-	if !rules.Open(l.fetcher.now()) {
-		return 0, fmt.Errorf("the hours of downloads are over, %s: what has arrived is kept", rules.Describe())
+	if time.Since(l.looked) >= lookEvery {
+		if !rules.Open(l.fetcher.now()) {
+			return 0, fmt.Errorf("the hours of downloads are over, %s: what has arrived is kept", rules.Describe())
+		}
+		l.looked = time.Now()
 	}
 	if limiter == nil {
 		return l.body.Read(p)

@@ -33,7 +33,9 @@ const (
 	// maxStored is from how many bytes in the stream on older events make room, and trimEvery how often that is
 	// looked at.
 	maxStored = 1 << 30
-	trimEvery = 10 * time.Minute
+	// maxReading bounds how many read the events of one site from the stream at once.
+	maxReading = 8
+	trimEvery  = 10 * time.Minute
 )
 
 // Feature is the hub half of events.
@@ -42,6 +44,8 @@ type Feature struct {
 	host  *hub.Host
 	log   *slog.Logger
 	tail  *tail
+	// reading has room for those who read what is kept of one site: each takes a consumer of the bus.
+	reading chan struct{}
 
 	taken   *prometheus.CounterVec
 	lost    prometheus.Counter
@@ -51,7 +55,7 @@ type Feature struct {
 // New returns the feature, which follows store.
 func New(store wire.Store) *Feature {
 	return &Feature{
-		store: store, tail: newTail(),
+		store: store, tail: newTail(), reading: make(chan struct{}, maxReading),
 		taken:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "skerry_hub_events_total", Help: "Events of sites that this hub took, by class."}, []string{"class"}),
 		lost:    prometheus.NewCounter(prometheus.CounterOpts{Name: "skerry_hub_events_lost_total", Help: "Numbers of events that are missing: their sites dropped them."}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "skerry_hub_event_batches_refused_total", Help: "Batches of events that could not be understood."}),

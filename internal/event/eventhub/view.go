@@ -121,6 +121,12 @@ type number struct {
 }
 
 func (f *Feature) history(ctx context.Context, site fleet.SiteName) ([]event.Entry, error) {
+	select {
+	case f.reading <- struct{}{}:
+		defer func() { <-f.reading }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("read events of site %s: too many ask at once: %w", site, ctx.Err())
+	}
 	ctx, done := context.WithCancelCause(ctx)
 	defer done(nil)
 	errAll := errors.New("that is all")

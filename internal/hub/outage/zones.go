@@ -38,6 +38,8 @@ type member struct {
 
 type zone struct {
 	sites map[fleet.SiteName]struct{}
+	// silent is how many of them are.
+	silent int
 	// outage is when the zone's silence began; zero when it is not silent.
 	outage time.Time
 }
@@ -62,11 +64,12 @@ func (z *Zones) Observe(site fleet.SiteName, zoneName string, silent time.Time) 
 	if known && old.zone == zoneName && old.silent.Equal(silent) {
 		return nil
 	}
-	z.sites[site] = member{zoneName, silent}
 	var changes []Change
 	if known && old.zone != zoneName {
-		changes = z.leave(site, old.zone)
+		changes = z.leave(site, old)
+		old = member{}
 	}
+	z.sites[site] = member{zoneName, silent}
 	if zoneName == "" {
 		return changes
 	}
@@ -74,6 +77,7 @@ func (z *Zones) Observe(site fleet.SiteName, zoneName string, silent time.Time) 
 		z.zones[zoneName] = &zone{sites: map[fleet.SiteName]struct{}{}}
 	}
 	z.zones[zoneName].sites[site] = struct{}{}
+	z.zones[zoneName].silent += one(silent) - one(old.silent)
 	return append(changes, z.look(zoneName)...)
 }
 
@@ -86,14 +90,25 @@ func (z *Zones) Forget(site fleet.SiteName) []Change {
 	if !known || old.zone == "" {
 		return nil
 	}
-	return z.leave(site, old.zone)
+	return z.leave(site, old)
 }
 
-func (z *Zones) leave(site fleet.SiteName, name string) []Change {
+// one counts a site that is silent since then.
+func one(since time.Time) int {
+	if since.IsZero() {
+		return 0
+	}
+	return 1
+}
+
+// leave takes a site, as it was known, out of its zone.
+func (z *Zones) leave(site fleet.SiteName, was member) []Change {
+	name := was.zone
 	if z.zones[name] == nil {
 		return nil
 	}
 	delete(z.zones[name].sites, site)
+	z.zones[name].silent -= one(was.silent)
 	changes := z.look(name)
 	if len(z.zones[name].sites) == 0 {
 		delete(z.zones, name)
@@ -135,16 +150,17 @@ func (z *Zones) Outages() []Zone {
 // and ends when less than half of the zone is silent.
 func (z *Zones) look(name string) []Change {
 	state := z.zones[name]
-	silent := z.silentSites(name)
-	var since time.Time
-	if n := largest(silent); n >= minSites && 2*n >= len(state.sites) {
-		since = silent[0]
-	}
+	enough := func(n int) bool { return n >= minSites && 2*n >= len(state.sites) }
 	switch {
-	case state.outage.IsZero() && !since.IsZero():
-		state.outage = since
+	case state.outage.IsZero() && enough(state.silent):
+		// Looked at only now: most sites that fall silent are few, and a zone may have thousands.
+		silent := z.silentSites(name)
+		if !enough(largest(silent)) {
+			return nil
+		}
+		state.outage = silent[0]
 		return []Change{{Zone: z.describe(name), Of: z.members(name)}}
-	case !state.outage.IsZero() && (len(silent) < minSites || 2*len(silent) < len(state.sites)):
+	case !state.outage.IsZero() && !enough(state.silent):
 		c := Change{Zone: z.describe(name), Ended: true, Of: z.members(name)}
 		state.outage = time.Time{}
 		return []Change{c}
@@ -177,7 +193,7 @@ func largest(times []time.Time) int {
 }
 
 func (z *Zones) describe(name string) Zone {
-	return Zone{Name: name, Away: len(z.silentSites(name)), Sites: len(z.zones[name].sites), Since: z.zones[name].outage}
+	return Zone{Name: name, Away: z.zones[name].silent, Sites: len(z.zones[name].sites), Since: z.zones[name].outage}
 }
 
 func (z *Zones) members(name string) []fleet.SiteName {
